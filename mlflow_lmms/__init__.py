@@ -1,0 +1,1 @@
+"""Evaluate large multimodal models with lmms-eval from MLflow."""

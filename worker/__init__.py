@@ -1,0 +1,1 @@
+"""GPU side: the queue worker, its slots and the runner process."""
