@@ -18,8 +18,7 @@ EXPERIMENT = "lmms-eval"
 _ALLOWED = re.compile(r"[A-Za-z0-9_\-. ]")
 _ESCAPE = re.compile(r"\.x([0-9A-F]{4,6})\.")
 _EMPTY = ".x."
-_CUT = ".cut."
-_AMBIGUOUS = (".x", _CUT.rstrip("."))
+_CUT = ":::"  # no name of ours has three colons
 
 
 class Tag:
@@ -105,7 +104,7 @@ def escape(part: str) -> str:
         return _EMPTY
     return "".join(
         char
-        if _ALLOWED.match(char) and not (char == "." and (at == 0 or part.startswith(_AMBIGUOUS, at)))
+        if _ALLOWED.match(char) and not (char == "." and (at == 0 or part.startswith(".x", at)))
         else _hex(char)
         for at, char in enumerate(part)
     )

@@ -1,4 +1,4 @@
-"""States of an evaluation and of its tasks, the one table of allowed moves, and the classes of failure. Pure."""
+"""States of an evaluation and of its tasks, the table of allowed moves, and the classes of failure. Pure."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def predecessors(target: State) -> frozenset[State]:
 
 
 def run_state(tasks: Iterable[State]) -> State:
-    """The run's state: finished when all tasks are; failed, with the results it has, when one failed for good.
+    """The run's state: finished when all tasks are; failed, with its results, when one failed for good.
 
     While anything is unfinished the run shows its most advanced activity, and `running` between two tasks.
     """

@@ -1,0 +1,73 @@
+"""lmms-eval's ``a=b,c=d`` argument strings: taking them apart, putting them together, keeping secrets out. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mlflow_lmms.errors import InvalidRequestError
+
+_SECRET_NAME = re.compile(r"(^|_)(api_?key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_NOT_SECRET = frozenset({"pad_token", "eos_token", "bos_token", "image_token", "stop_token", "unk_token"})
+_SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_\-]{20,}|AKIA[0-9A-Z]{16})")
+_FORBIDDEN = frozenset({"trust_remote_code"})
+
+
+def parse_model_arguments(text: str) -> dict[str, str]:
+    """Take ``"pretrained=a/b,dtype=float16"`` apart.
+
+    Raises:
+        InvalidRequestError: a piece without ``=`` or a name given twice.
+    """
+    arguments: dict[str, str] = {}
+    for piece in text.split(","):
+        if not piece.strip():
+            continue
+        name, equals, value = piece.strip().partition("=")
+        if not equals or not name:
+            raise InvalidRequestError(f"model arguments are NAME=VALUE,NAME=VALUE; got {piece.strip()!r} in {text!r}")
+        if name in arguments:
+            raise InvalidRequestError(f"model argument {name!r} is given twice in {text!r}")
+        arguments[name] = value
+    return arguments
+
+
+def format_model_arguments(arguments: Mapping[str, str]) -> str:
+    """Put arguments together as lmms-eval takes them.
+
+    Raises:
+        InvalidRequestError: a comma or line break in a value, which lmms-eval cannot take (it has no escape).
+    """
+    for name, value in arguments.items():
+        if "," in value or "\n" in value or "=" in name or "," in name:
+            raise InvalidRequestError(f"lmms-eval takes no comma or line break in a model argument; got {name}={value!r}")
+    return ",".join(f"{name}={value}" for name, value in arguments.items())
+
+
+def refuse_secrets(arguments: Mapping[str, str]) -> None:
+    """Refuse arguments that hold a secret, because arguments are logged, shown and compared.
+
+    Raises:
+        InvalidRequestError: naming the argument (not its value) and the way that works.
+    """
+    for name, value in arguments.items():
+        named = _SECRET_NAME.search(name) and name.lower() not in _NOT_SECRET
+        if (named and value.strip().lower() not in ("", "true", "false", "none")) or _SECRET_VALUE.search(value):
+            raise InvalidRequestError(
+                f"argument {name!r} holds a secret, which would be stored with the run: set it as an environment "
+                "variable on the worker's box and name it with secrets=NAME (for example OPENAI_API_KEY)"
+            )
+
+
+def refuse_remote_code(arguments: Mapping[str, str]) -> None:
+    """Refuse arguments that run code from a model's repository.
+
+    Raises:
+        InvalidRequestError: naming the argument and who may allow it.
+    """
+    for name, value in arguments.items():
+        if name in _FORBIDDEN and value.strip().lower() not in ("false", "0", "no", ""):
+            raise InvalidRequestError(
+                f"argument {name}={value} runs code from the model's repository on the GPU box; an administrator can "
+                "allow it with MLFLOW_LMMS_TRUST_REMOTE_CODE=true"
+            )
