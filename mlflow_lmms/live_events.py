@@ -98,7 +98,7 @@ class EventLog:
         Raises:
             UnavailableError: Redis does not answer.
         """
-        fields: dict[str, Any] = {"kind": kind, "time": repr(time.time()), "data": json.dumps(data)}
+        fields: dict[Any, Any] = {"kind": kind, "time": repr(time.time()), "data": json.dumps(data)}
         if part is not None:
             fields["part"] = part
         if token is not None:
@@ -108,7 +108,7 @@ class EventLog:
             pipeline.xadd(stream_key(run_id), fields, maxlen=_RUN_LENGTH, approximate=True)
             pipeline.expire(stream_key(run_id), _KEEP_S)
             if feed is not None:
-                entry = {**fields, "data": json.dumps({**data, **feed, "run_id": run_id})}
+                entry: dict[Any, Any] = {**fields, "data": json.dumps({**data, **feed, "run_id": run_id})}
                 pipeline.xadd(FEED_KEY, entry, maxlen=_FEED_LENGTH, approximate=True)
             pipeline.execute()
         except redis.RedisError as error:

@@ -40,7 +40,9 @@ def format_model_arguments(arguments: Mapping[str, str]) -> str:
     """
     for name, value in arguments.items():
         if "," in value or "\n" in value or "=" in name or "," in name:
-            raise InvalidRequestError(f"lmms-eval takes no comma or line break in a model argument; got {name}={value!r}")
+            raise InvalidRequestError(
+                f"lmms-eval takes no comma or line break in a model argument; got {name}={value!r}"
+            )
     return ",".join(f"{name}={value}" for name, value in arguments.items())
 
 

@@ -103,9 +103,7 @@ def escape(part: str) -> str:
     if not part:
         return _EMPTY
     return "".join(
-        char
-        if _ALLOWED.match(char) and not (char == "." and (at == 0 or part.startswith(".x", at)))
-        else _hex(char)
+        char if _ALLOWED.match(char) and not (char == "." and (at == 0 or part.startswith(".x", at))) else _hex(char)
         for at, char in enumerate(part)
     )
 

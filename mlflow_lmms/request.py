@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from mlflow_lmms.errors import InvalidRequestError
 from mlflow_lmms.model_arguments import parse_model_arguments, refuse_secrets
@@ -85,7 +93,9 @@ class EvaluationRequest(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.model is None) == (self.adapter is None):
-            raise ValueError("give either model (models:/NAME/VERSION or models:/NAME@ALIAS) or adapter, and not both")
+            raise ValueError(
+                "give either model (models:/NAME/VERSION or models:/NAME@ALIAS) or adapter, and not both"
+            )
         if self.model is not None and not _REGISTRY_URI.fullmatch(self.model):
             raise ValueError(f"model must look like models:/NAME/3 or models:/NAME@alias, got {self.model!r}")
         if not self.tasks and self.suite is None:

@@ -47,38 +47,22 @@ class Settings(BaseModel):
     redis_url: str | None = Field(
         None, description="Redis or Valkey of the queue; empty: the embedded one in the data folder"
     )
-    database_url: str | None = Field(
-        None, description="our tables; empty: beside or inside MLflow's own database"
-    )
+    database_url: str | None = Field(None, description="our tables; empty: beside or inside MLflow's own database")
     auth: Literal["none", "basic"] = Field(
         "none", description="`basic`: MLflow's users and permissions; `none`: loopback only"
     )
-    experiment: str = Field(
-        "lmms-eval", description="experiment of an evaluation that names none", min_length=1
-    )
-    task_folders: tuple[Path, ...] = Field(
-        (), description="folders with your own lmms-eval tasks, comma separated"
-    )
+    experiment: str = Field("lmms-eval", description="experiment of an evaluation that names none", min_length=1)
+    task_folders: tuple[Path, ...] = Field((), description="folders with your own lmms-eval tasks, comma separated")
     cpu_slots: int = Field(1, ge=0, le=256, description="evaluations without GPU that this box runs at once")
-    box: str = Field(
-        default_factory=socket.gethostname, description="this box's name in the fleet", min_length=1
-    )
+    box: str = Field(default_factory=socket.gethostname, description="this box's name in the fleet", min_length=1)
     environments: dict[str, str] = Field(
         default_factory=dict, description="evaluation environments of this box: NAME=PYTHON, comma separated"
     )
-    lease_ttl_s: float = Field(
-        15.0, ge=2, le=300, description="seconds after which a silent worker loses its work"
-    )
-    stop_grace_s: float = Field(
-        5.0, ge=0, le=120, description="seconds between SIGTERM and SIGKILL of an evaluation"
-    )
-    deadline_s: float = Field(
-        86400.0, ge=1, description="longest time that one part of an evaluation may run"
-    )
+    lease_ttl_s: float = Field(15.0, ge=2, le=300, description="seconds after which a silent worker loses its work")
+    stop_grace_s: float = Field(5.0, ge=0, le=120, description="seconds between SIGTERM and SIGKILL of an evaluation")
+    deadline_s: float = Field(86400.0, ge=1, description="longest time that one part of an evaluation may run")
     chunk_size: int = Field(64, ge=1, le=100_000, description="requests after which answers are safe on disk")
-    thumbnail_mb: int = Field(
-        16, ge=0, le=4096, description="space for the pictures of one task's samples, in MB"
-    )
+    thumbnail_mb: int = Field(16, ge=0, le=4096, description="space for the pictures of one task's samples, in MB")
     secrets_offered: tuple[str, ...] = Field(
         (
             "ANTHROPIC_API_KEY",
@@ -95,16 +79,12 @@ class Settings(BaseModel):
     secrets_folder: Path | None = Field(
         None, description="folder of this box with one file per secret, named like it"
     )
-    trust_remote_code: bool = Field(
-        False, description="whether a request may run code from a model's repository"
-    )
+    trust_remote_code: bool = Field(False, description="whether a request may run code from a model's repository")
     sidebar: bool = Field(True, description="whether our tabs stand in MLflow's own sidebar")
     trusted_hosts: tuple[str, ...] = Field(
         (), description="further Host names that the server answers to, comma separated"
     )
-    session_hours: int = Field(
-        12, ge=1, le=24 * 31, description="hours after which a browser must sign in again"
-    )
+    session_hours: int = Field(12, ge=1, le=24 * 31, description="hours after which a browser must sign in again")
     rate_limit: str = Field("600 per minute", description="calls of our API allowed to one caller")
 
     @staticmethod
@@ -160,9 +140,7 @@ def _sources(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         name = key.removeprefix(PREFIX).lower()
         if key.startswith(PREFIX) and key != CONFIG_FILE and text != "":
             if name not in Settings.model_fields:
-                raise ConfigurationError(
-                    f"no setting is called {key}; `mlflow-lmms config` lists every setting"
-                )
+                raise ConfigurationError(f"no setting is called {key}; `mlflow-lmms config` lists every setting")
             found[name] = (_from_text(name, text), f"environment ({key})")
     return found
 
@@ -171,9 +149,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(
-            f"{CONFIG_FILE} names {path}, which cannot be read as TOML: {error}"
-        ) from None
+        raise ConfigurationError(f"{CONFIG_FILE} names {path}, which cannot be read as TOML: {error}") from None
 
 
 def _from_text(name: str, text: str) -> Any:

@@ -1,0 +1,65 @@
+"""What the server hands to a worker that has claimed a part: everything needed to run it, and nothing secret. Pure."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from mlflow_lmms.request import Seeds
+
+#: Version of the worker API; the server takes this one and the one before.
+PROTOCOL = 1
+
+
+class ResolvedModel(BaseModel):
+    """A model as lmms-eval is to load it.
+
+    `artifact_uri` is set for a registered version with files of its own: the worker downloads it and puts the
+    path into the argument named `artifact_argument`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    name: str
+    version: str | None
+    adapter: str
+    model_args: dict[str, str]
+    gpus: int
+    artifact_uri: str | None = None
+    artifact_argument: str | None = None
+    parent_run_id: str | None = None
+    content: str | None = None
+
+    @property
+    def registered(self) -> bool:
+        """Whether the model is a version in the Model Registry."""
+        return self.version is not None
+
+
+class WorkOrder(BaseModel):
+    """One part of a run, ready to be run by the box that claimed it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    protocol: int = PROTOCOL
+    run_id: str
+    experiment_id: str
+    part: str
+    token: int
+    attempt: int
+    tasks: tuple[str, ...]
+    all_tasks: tuple[str, ...]
+    model: ResolvedModel
+    task_folders: tuple[str, ...]
+    limit: int | None
+    offset: int
+    batch_size: int
+    num_fewshot: int | None
+    seeds: Seeds
+    gen_kwargs: str | None
+    repeats: int | None
+    secrets: tuple[str, ...]
+    environment: str | None
+    chunk_size: int
+    thumbnail_bytes: int
+    deadline_s: float
