@@ -7,8 +7,8 @@ Lua scripts alone; here they are only read.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,10 +149,8 @@ class EvaluationQueue:
                 self._forget(identifier)
 
     def _forget(self, identifier: str) -> None:
-        try:
+        with suppress(NoSuchJobError):
             Job.fetch(identifier, connection=self._redis, serializer=JSONSerializer).delete()
-        except NoSuchJobError:
-            pass
         self._redis.delete(need_key(identifier))
 
     def queued(self) -> list[str]:
@@ -178,25 +176,20 @@ class EvaluationQueue:
         }
 
     def _now(self) -> float:
-        seconds, microseconds = self._call(self._redis.time)
-        return float(seconds) + float(microseconds) / 1e6
-
-    @staticmethod
-    def _call(function: Callable[[], Any]) -> Any:
-        return function()
+        answer: Any = self._redis.time()
+        return float(answer[0]) + float(answer[1]) / 1e6
 
     def boxes(self) -> list[Box]:
         """The boxes that announced themselves within the last seconds."""
         with self._answering():
-            hashes = [
-                self._call(lambda key=key: self._redis.hgetall(key)) for key in self._redis.scan_iter(BOXES_PATTERN)
-            ]
+            hashes: list[Any] = [self._redis.hgetall(key) for key in self._redis.scan_iter(BOXES_PATTERN)]
         return sorted((_box(fields) for fields in hashes if fields), key=lambda box: box.name)
 
     def next_token(self, at_least: int = 0) -> int:
         """A fencing token larger than every earlier one and than `at_least`."""
         with self._answering():
-            token = int(self._call(lambda: self._redis.incr(FENCE_KEY)))
+            answer: Any = self._redis.incr(FENCE_KEY)
+            token = int(answer)
             if token <= at_least:
                 self._redis.set(FENCE_KEY, at_least + 1)
                 token = at_least + 1

@@ -1,4 +1,4 @@
-"""What the server hands to a worker that has claimed a part: everything needed to run it, and nothing secret. Pure."""
+"""What the server hands to a worker that has claimed a part: all that it takes to run it, nothing secret. Pure."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Schema of our tables and its migrations."""

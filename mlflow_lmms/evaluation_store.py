@@ -1,0 +1,416 @@
+"""The evaluation tables: requests, and states per run and task. The only place that writes a state.
+
+Every move of a task is one conditional UPDATE (`states.MOVES`, and the part's fencing token): of two workers one
+wins, and a late one is refused. The run's state is derived from its tasks' in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from mlflow_lmms.errors import NotFoundError, UnavailableError
+from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.sql.migration import migrate
+from mlflow_lmms.sql.schema import EvaluationRow, LeaderRow, PartRow, TaskRow
+from mlflow_lmms.states import ACTIVE, FINAL, UNFINISHED, FailureClass, State, predecessors, run_state
+from mlflow_lmms.work_order import ResolvedModel
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """One task of an evaluation; times in unix seconds."""
+
+    task: str
+    part: str
+    state: State
+    attempt: int
+    automatic_retries: int
+    failure: FailureClass | None
+    message: str | None
+    log_tail: str | None
+    started_at: float | None
+    ended_at: float | None
+    samples: int | None
+    metric: str | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """One part of an evaluation and who works on it; `token` is 0 before the first claim."""
+
+    part: str
+    gpus: int
+    token: int
+    box: str | None
+    slot: str | None
+    devices: tuple[str, ...]
+    claimed_at: float | None
+    seen_at: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation with its tasks in order; times in unix seconds."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    model: str
+    suite: str
+    request: EvaluationRequest
+    resolved: ResolvedModel
+    state: State
+    priority: str
+    created_by: str | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    cancel_requested: bool
+    tasks: tuple[TaskStatus, ...]
+    parts: tuple[PartStatus, ...]
+
+    def part(self, part: str) -> PartStatus:
+        """The part of this name.
+
+        Raises:
+            NotFoundError: the run has no such part.
+        """
+        for candidate in self.parts:
+            if candidate.part == part:
+                return candidate
+        raise NotFoundError(f"run {self.run_id} has no part {part!r}; it has {', '.join(p.part for p in self.parts)}")
+
+    def tasks_of(self, part: str) -> tuple[TaskStatus, ...]:
+        """The tasks of one part, in order."""
+        return tuple(task for task in self.tasks if task.part == part)
+
+
+class EvaluationStore:
+    """Reads and writes the evaluation tables. Used by the server process alone."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
+        self.engine = engine
+        self._now = clock
+
+    def migrate(self) -> None:
+        """Create or upgrade our tables."""
+        migrate(self.engine)
+
+    def session(self) -> Session:
+        """A session on our tables."""
+        return Session(self.engine, expire_on_commit=False)
+
+    def ping(self) -> None:
+        """Return when the database answers.
+
+        Raises:
+            UnavailableError: it does not.
+        """
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(select(1))
+        except SQLAlchemyError as error:
+            raise UnavailableError(f"the database of the evaluations does not answer: {error}") from None
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Store a new evaluation with its parts and tasks."""
+        with self.session() as session, session.begin():
+            session.add(
+                EvaluationRow(
+                    run_id=evaluation.run_id,
+                    experiment_id=evaluation.experiment_id,
+                    name=evaluation.name,
+                    model=evaluation.model,
+                    suite=evaluation.suite,
+                    request=evaluation.request.model_dump_json(),
+                    resolved=evaluation.resolved.model_dump_json(),
+                    state=evaluation.state,
+                    priority=evaluation.priority,
+                    created_by=evaluation.created_by,
+                    created_at=evaluation.created_at,
+                )
+            )
+            session.flush()
+            session.add_all(PartRow(run_id=evaluation.run_id, part=p.part, gpus=p.gpus) for p in evaluation.parts)
+            session.add_all(
+                TaskRow(
+                    run_id=evaluation.run_id,
+                    task=t.task,
+                    part=t.part,
+                    position=position,
+                    state=t.state,
+                    attempt=t.attempt,
+                )
+                for position, t in enumerate(evaluation.tasks)
+            )
+
+    def get(self, run_id: str) -> Evaluation:
+        """The evaluation of this run.
+
+        Raises:
+            NotFoundError: the run is not one of ours.
+        """
+        found = self._load([run_id])
+        if not found:
+            raise NotFoundError(f"no evaluation has the run id {run_id!r}; `mlflow-lmms status` lists them")
+        return found[0]
+
+    def list(
+        self,
+        *,
+        experiment_ids: Collection[str] | None = None,
+        states: Collection[State] | None = None,
+        model: str | None = None,
+        before: float | None = None,
+        limit: int = 100,
+    ) -> list[Evaluation]:
+        """Evaluations, newest first. `experiment_ids` None means all; an empty collection means none."""
+        query = (
+            select(EvaluationRow.run_id).order_by(EvaluationRow.created_at.desc(), EvaluationRow.run_id).limit(limit)
+        )
+        if experiment_ids is not None:
+            query = query.where(EvaluationRow.experiment_id.in_(experiment_ids))
+        if states is not None:
+            query = query.where(EvaluationRow.state.in_(states))
+        if model is not None:
+            query = query.where(EvaluationRow.model == model)
+        if before is not None:
+            query = query.where(EvaluationRow.created_at < before)
+        with self.session() as session:
+            run_ids = list(session.scalars(query))
+        return self._load(run_ids)
+
+    def unfinished(self) -> list[Evaluation]:
+        """Every evaluation with a task that has not ended, oldest first."""
+        query = select(TaskRow.run_id).where(TaskRow.state.in_(UNFINISHED)).distinct()
+        with self.session() as session:
+            run_ids = list(session.scalars(query))
+        return sorted(self._load(run_ids), key=lambda evaluation: evaluation.created_at)
+
+    def _load(self, run_ids: Sequence[str]) -> list[Evaluation]:
+        if not run_ids:
+            return []
+        with self.session() as session:
+            rows = {
+                r.run_id: r for r in session.scalars(select(EvaluationRow).where(EvaluationRow.run_id.in_(run_ids)))
+            }
+            parts = session.scalars(select(PartRow).where(PartRow.run_id.in_(run_ids)).order_by(PartRow.part)).all()
+            tasks = session.scalars(
+                select(TaskRow).where(TaskRow.run_id.in_(run_ids)).order_by(TaskRow.position)
+            ).all()
+        return [_evaluation(rows[run_id], parts, tasks) for run_id in run_ids if run_id in rows]
+
+    def claim(
+        self, run_id: str, part: str, *, token: int, box: str, slot: str, devices: Collection[str]
+    ) -> list[str] | None:
+        """Give a part to the worker with this token: its queued tasks move to `starting`.
+
+        Returns:
+            The tasks to be run, or None when the part is not to be had: a newer token has it, or nothing is queued.
+        """
+        with self.session() as session, session.begin():
+            owned = session.execute(
+                update(PartRow)
+                .where(PartRow.run_id == run_id, PartRow.part == part, PartRow.token < token)
+                .values(
+                    token=token,
+                    box=box,
+                    slot=slot,
+                    devices=json.dumps(list(devices)),
+                    claimed_at=self._now(),
+                    seen_at=self._now(),
+                )
+            )
+            if not _changed(owned):
+                return None
+            queued = (TaskRow.run_id == run_id, TaskRow.part == part, TaskRow.state == State.QUEUED)
+            tasks = list(session.scalars(select(TaskRow.task).where(*queued).order_by(TaskRow.position)))
+            session.execute(update(TaskRow).where(*queued).values(state=State.STARTING))
+            if not tasks:
+                session.rollback()
+                return None
+            session.execute(
+                update(EvaluationRow)
+                .where(EvaluationRow.run_id == run_id, EvaluationRow.started_at.is_(None))
+                .values(started_at=self._now())
+            )
+            self._derive(session, run_id)
+        return tasks
+
+    def move(
+        self, run_id: str, tasks: Iterable[str], to: State, *, token: int | None = None, **changes: Any
+    ) -> list[str]:
+        """Move tasks to a state, each only if `MOVES` allows it from where it stands.
+
+        Args:
+            token: the part's fencing token, checked in the same UPDATE; None for the server's own moves.
+            changes: further columns of the task rows to set.
+
+        Returns:
+            The tasks that moved.
+        """
+        moved = []
+        with self.session() as session, session.begin():
+            for task in tasks:
+                statement = update(TaskRow).where(
+                    TaskRow.run_id == run_id, TaskRow.task == task, TaskRow.state.in_(predecessors(to))
+                )
+                if token is not None:
+                    statement = statement.where(_part_token() == token)
+                if _changed(session.execute(statement.values(state=to, **_times(to, self._now()), **changes))):
+                    moved.append(task)
+            if moved:
+                self._derive(session, run_id)
+        return moved
+
+    def requeue(self, run_id: str, tasks: Iterable[str], *, automatic: bool, token: int | None = None) -> list[str]:
+        """Put tasks back to `queued` for another attempt; a user's retry starts the automatic count anew."""
+        retries = TaskRow.automatic_retries + 1 if automatic else 0
+        return self.move(
+            run_id,
+            tasks,
+            State.QUEUED,
+            token=token,
+            attempt=TaskRow.attempt + 1,
+            automatic_retries=retries,
+            started_at=None,
+            ended_at=None,
+            **({} if automatic else {"failure": None, "message": None, "log_tail": None}),
+        )
+
+    def _derive(self, session: Session, run_id: str) -> None:
+        # The run's row is locked first, so that two parts that end at once cannot both read a half-way picture.
+        session.execute(select(EvaluationRow.run_id).where(EvaluationRow.run_id == run_id).with_for_update())
+        states = [State(state) for state in session.scalars(select(TaskRow.state).where(TaskRow.run_id == run_id))]
+        state = run_state(states)
+        values: dict[str, Any] = {"state": state, "ended_at": self._now() if state in FINAL else None}
+        session.execute(update(EvaluationRow).where(EvaluationRow.run_id == run_id).values(**values))
+
+    def owns(self, run_id: str, part: str, token: int) -> bool:
+        """Whether the token is the part's current one; notes that its owner was seen."""
+        with self.session() as session, session.begin():
+            seen = session.execute(
+                update(PartRow)
+                .where(PartRow.run_id == run_id, PartRow.part == part, PartRow.token == token)
+                .values(seen_at=self._now())
+            )
+        return _changed(seen)
+
+    def request_cancel(self, run_id: str, requested: bool = True) -> None:
+        """Note that a user wants the run to stop (or, for a retry, no longer does)."""
+        with self.session() as session, session.begin():
+            session.execute(
+                update(EvaluationRow).where(EvaluationRow.run_id == run_id).values(cancel_requested=requested)
+            )
+
+    def largest_token(self) -> int:
+        """The largest fencing token that any part has had."""
+        with self.session() as session:
+            return int(session.scalar(select(func.max(PartRow.token))) or 0)
+
+    def forget(self, run_id: str) -> None:
+        """Remove an evaluation that never came to be."""
+        with self.session() as session, session.begin():
+            for table in (TaskRow, PartRow, EvaluationRow):
+                session.execute(delete(table).where(table.run_id == run_id))
+
+    def lead(self, duty: str, holder: str, seconds: float) -> bool:
+        """Take or keep the leadership of a duty for so many seconds; of several processes one gets it."""
+        now = self._now()
+        try:
+            with self.session() as session, session.begin():
+                kept = session.execute(
+                    update(LeaderRow)
+                    .where(LeaderRow.duty == duty, (LeaderRow.holder == holder) | (LeaderRow.until < now))
+                    .values(holder=holder, until=now + seconds)
+                )
+                if _changed(kept):
+                    return True
+                if session.get(LeaderRow, duty) is not None:
+                    return False
+                session.execute(insert(LeaderRow).values(duty=duty, holder=holder, until=now + seconds))
+                return True
+        except IntegrityError:
+            return False
+
+
+def _changed(result: Any) -> bool:
+    return int(result.rowcount) > 0
+
+
+def _part_token() -> Any:
+    return (
+        select(PartRow.token).where(PartRow.run_id == TaskRow.run_id, PartRow.part == TaskRow.part).scalar_subquery()
+    )
+
+
+def _times(to: State, now: float) -> dict[str, float]:
+    if to == State.RUNNING:
+        return {"started_at": now}
+    return {"ended_at": now} if to in FINAL else {}
+
+
+def _evaluation(row: EvaluationRow, parts: Iterable[PartRow], tasks: Iterable[TaskRow]) -> Evaluation:
+    return Evaluation(
+        run_id=row.run_id,
+        experiment_id=row.experiment_id,
+        name=row.name,
+        model=row.model,
+        suite=row.suite,
+        request=EvaluationRequest.model_validate_json(row.request),
+        resolved=ResolvedModel.model_validate_json(row.resolved),
+        state=State(row.state),
+        priority=row.priority,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        cancel_requested=row.cancel_requested,
+        tasks=tuple(_task(task) for task in tasks if task.run_id == row.run_id),
+        parts=tuple(_part(part) for part in parts if part.run_id == row.run_id),
+    )
+
+
+def _task(row: TaskRow) -> TaskStatus:
+    return TaskStatus(
+        task=row.task,
+        part=row.part,
+        state=State(row.state),
+        attempt=row.attempt,
+        automatic_retries=row.automatic_retries,
+        failure=FailureClass(row.failure) if row.failure else None,
+        message=row.message,
+        log_tail=row.log_tail,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        samples=row.samples,
+        metric=row.metric,
+        score=row.score,
+    )
+
+
+def _part(row: PartRow) -> PartStatus:
+    return PartStatus(
+        part=row.part,
+        gpus=row.gpus,
+        token=row.token,
+        box=row.box,
+        slot=row.slot,
+        devices=tuple(json.loads(row.devices)),
+        claimed_at=row.claimed_at,
+        seen_at=row.seen_at,
+    )
+
+
+def active_tasks(evaluation: Evaluation, part: str) -> list[str]:
+    """Names of the part's tasks that a worker is busy with."""
+    return [task.task for task in evaluation.tasks_of(part) if task.state in ACTIVE]

@@ -1,0 +1,116 @@
+"""The tables that we add to a database, all named ``lmms_*``. Times are unix seconds.
+
+What is in an MLflow run is not repeated here, save the score index, which `mlflow_lmms.score_index` rebuilds from
+the runs.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+VERSION_TABLE = "lmms_alembic_version"
+
+_RUN_ID = String(64)
+_NAME = String(250)
+
+
+class Base(DeclarativeBase):
+    """Base of our tables."""
+
+
+class EvaluationRow(Base):
+    """One evaluation, which is an MLflow run: the request and the lifecycle of the whole."""
+
+    __tablename__ = "lmms_evaluations"
+
+    run_id: Mapped[str] = mapped_column(_RUN_ID, primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(_RUN_ID, index=True)
+    name: Mapped[str] = mapped_column(String(500))
+    model: Mapped[str] = mapped_column(String(500))
+    suite: Mapped[str] = mapped_column(_NAME)
+    request: Mapped[str] = mapped_column(Text)
+    resolved: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    priority: Mapped[str] = mapped_column(String(16))
+    created_by: Mapped[str | None] = mapped_column(_NAME)
+    created_at: Mapped[float] = mapped_column(Float, index=True)
+    started_at: Mapped[float | None] = mapped_column(Float)
+    ended_at: Mapped[float | None] = mapped_column(Float)
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
+class PartRow(Base):
+    """One part of a run: tasks that share one model load on one slot. `token` fences its current owner."""
+
+    __tablename__ = "lmms_evaluation_parts"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("lmms_evaluations.run_id", ondelete="CASCADE"), primary_key=True)
+    part: Mapped[str] = mapped_column(String(16), primary_key=True)
+    gpus: Mapped[int] = mapped_column(Integer)
+    token: Mapped[int] = mapped_column(BigInteger, default=0)
+    box: Mapped[str | None] = mapped_column(_NAME)
+    slot: Mapped[str | None] = mapped_column(_NAME)
+    devices: Mapped[str] = mapped_column(Text, default="[]")
+    claimed_at: Mapped[float | None] = mapped_column(Float)
+    seen_at: Mapped[float | None] = mapped_column(Float)
+
+
+class TaskRow(Base):
+    """One task of a run: state, attempts, and what is known of its failure or result."""
+
+    __tablename__ = "lmms_evaluation_tasks"
+    __table_args__ = (Index("ix_lmms_evaluation_tasks_state", "state"),)
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("lmms_evaluations.run_id", ondelete="CASCADE"), primary_key=True)
+    task: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    part: Mapped[str] = mapped_column(String(16))
+    position: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(Integer, default=1)
+    automatic_retries: Mapped[int] = mapped_column(Integer, default=0)
+    failure: Mapped[str | None] = mapped_column(String(32))
+    message: Mapped[str | None] = mapped_column(Text)
+    log_tail: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[float | None] = mapped_column(Float)
+    ended_at: Mapped[float | None] = mapped_column(Float)
+    samples: Mapped[int | None] = mapped_column(Integer)
+    metric: Mapped[str | None] = mapped_column(_NAME)
+    score: Mapped[float | None] = mapped_column(Float)
+
+
+class ScoreRow(Base):
+    """Score index: one row per run, task, metric, filter and slice (empty dimension: the whole task)."""
+
+    __tablename__ = "lmms_scores"
+    __table_args__ = (Index("ix_lmms_scores_board", "experiment_id", "task", "model"),)
+
+    run_id: Mapped[str] = mapped_column(_RUN_ID, primary_key=True)
+    task: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    metric: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    filter: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    dimension: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    slice: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(_RUN_ID)
+    model: Mapped[str] = mapped_column(String(500))
+    suite: Mapped[str] = mapped_column(_NAME)
+    value: Mapped[float] = mapped_column(Float)
+    low: Mapped[float | None] = mapped_column(Float)
+    high: Mapped[float | None] = mapped_column(Float)
+    n: Mapped[int | None] = mapped_column(Integer)
+    higher_is_better: Mapped[bool | None] = mapped_column(Boolean)
+    primary: Mapped[bool] = mapped_column(Boolean)
+    partial: Mapped[bool] = mapped_column(Boolean)
+    attempt: Mapped[int] = mapped_column(Integer)
+    fingerprint: Mapped[str] = mapped_column(Text)
+    recorded_at: Mapped[float] = mapped_column(Float)
+
+
+class LeaderRow(Base):
+    """Who of several server processes does the periodic work, until when."""
+
+    __tablename__ = "lmms_leader"
+
+    duty: Mapped[str] = mapped_column(String(64), primary_key=True)
+    holder: Mapped[str] = mapped_column(_NAME)
+    until: Mapped[float] = mapped_column(Float)
