@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, insert, select, update
@@ -17,81 +16,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mlflow_lmms.errors import NotFoundError, UnavailableError
+from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.sql.migration import migrate
 from mlflow_lmms.sql.schema import EvaluationRow, LeaderRow, PartRow, TaskRow
-from mlflow_lmms.states import ACTIVE, FINAL, UNFINISHED, FailureClass, State, predecessors, run_state
+from mlflow_lmms.states import FINAL, UNFINISHED, FailureClass, State, predecessors, run_state
 from mlflow_lmms.work_order import ResolvedModel
-
-
-@dataclass(frozen=True)
-class TaskStatus:
-    """One task of an evaluation; times in unix seconds."""
-
-    task: str
-    part: str
-    state: State
-    attempt: int
-    automatic_retries: int
-    failure: FailureClass | None
-    message: str | None
-    log_tail: str | None
-    started_at: float | None
-    ended_at: float | None
-    samples: int | None
-    metric: str | None
-    score: float | None
-
-
-@dataclass(frozen=True)
-class PartStatus:
-    """One part of an evaluation and who works on it; `token` is 0 before the first claim."""
-
-    part: str
-    gpus: int
-    token: int
-    box: str | None
-    slot: str | None
-    devices: tuple[str, ...]
-    claimed_at: float | None
-    seen_at: float | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation with its tasks in order; times in unix seconds."""
-
-    run_id: str
-    experiment_id: str
-    name: str
-    model: str
-    suite: str
-    request: EvaluationRequest
-    resolved: ResolvedModel
-    state: State
-    priority: str
-    created_by: str | None
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    cancel_requested: bool
-    tasks: tuple[TaskStatus, ...]
-    parts: tuple[PartStatus, ...]
-
-    def part(self, part: str) -> PartStatus:
-        """The part of this name.
-
-        Raises:
-            NotFoundError: the run has no such part.
-        """
-        for candidate in self.parts:
-            if candidate.part == part:
-                return candidate
-        raise NotFoundError(f"run {self.run_id} has no part {part!r}; it has {', '.join(p.part for p in self.parts)}")
-
-    def tasks_of(self, part: str) -> tuple[TaskStatus, ...]:
-        """The tasks of one part, in order."""
-        return tuple(task for task in self.tasks if task.part == part)
 
 
 class EvaluationStore:
@@ -164,7 +94,7 @@ class EvaluationStore:
             raise NotFoundError(f"no evaluation has the run id {run_id!r}; `mlflow-lmms status` lists them")
         return found[0]
 
-    def list(
+    def search(
         self,
         *,
         experiment_ids: Collection[str] | None = None,
@@ -409,8 +339,3 @@ def _part(row: PartRow) -> PartStatus:
         claimed_at=row.claimed_at,
         seen_at=row.seen_at,
     )
-
-
-def active_tasks(evaluation: Evaluation, part: str) -> list[str]:
-    """Names of the part's tasks that a worker is busy with."""
-    return [task.task for task in evaluation.tasks_of(part) if task.state in ACTIVE]

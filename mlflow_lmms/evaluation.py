@@ -1,0 +1,84 @@
+"""An evaluation as it stands: the request, its parts and its tasks. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow_lmms.errors import NotFoundError
+from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.states import ACTIVE, FailureClass, State
+from mlflow_lmms.work_order import ResolvedModel
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """One task of an evaluation; times in unix seconds."""
+
+    task: str
+    part: str
+    state: State
+    attempt: int
+    automatic_retries: int
+    failure: FailureClass | None
+    message: str | None
+    log_tail: str | None
+    started_at: float | None
+    ended_at: float | None
+    samples: int | None
+    metric: str | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """One part of an evaluation and who works on it; `token` is 0 before the first claim."""
+
+    part: str
+    gpus: int
+    token: int
+    box: str | None
+    slot: str | None
+    devices: tuple[str, ...]
+    claimed_at: float | None
+    seen_at: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation with its tasks in order; times in unix seconds."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    model: str
+    suite: str
+    request: EvaluationRequest
+    resolved: ResolvedModel
+    state: State
+    priority: str
+    created_by: str | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    cancel_requested: bool
+    tasks: tuple[TaskStatus, ...]
+    parts: tuple[PartStatus, ...]
+
+    def part(self, part: str) -> PartStatus:
+        """The part of this name.
+
+        Raises:
+            NotFoundError: the run has no such part.
+        """
+        for candidate in self.parts:
+            if candidate.part == part:
+                return candidate
+        raise NotFoundError(f"run {self.run_id} has no part {part!r}; it has {', '.join(p.part for p in self.parts)}")
+
+    def tasks_of(self, part: str) -> tuple[TaskStatus, ...]:
+        """The tasks of one part, in order."""
+        return tuple(task for task in self.tasks if task.part == part)
+
+    def active_tasks(self, part: str) -> list[str]:
+        """Names of the part's tasks that a worker is busy with."""
+        return [task.task for task in self.tasks_of(part) if task.state in ACTIVE]
