@@ -63,7 +63,7 @@ def _main(mode: str, parent: str, grace: str, *command: str) -> int:
 
 def _execute(command: Sequence[str]) -> int:
     try:
-        os.execvp(command[0], command)  # noqa: S606 - an argument list, no shell
+        os.execvp(command[0], [*command])  # noqa: S606 - an argument list, no shell
     except OSError as error:
         sys.stderr.write(f"cannot start {command[0]}: {error}\n")
         return _CANNOT_START
