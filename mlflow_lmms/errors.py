@@ -6,12 +6,18 @@ code happens in one place per door (``plugin_ui.error_pages``, ``mlflow_lmms.cli
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LmmsError(Exception):
-    """Base of every error that a user can act on."""
+    """Base of every error that a user can act on; `details` are values for programs, sent beside the message."""
 
     http_status = 500
     exit_code = 1
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
 
     @property
     def message(self) -> str:

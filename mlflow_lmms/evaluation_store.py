@@ -242,6 +242,18 @@ class EvaluationStore:
                 update(EvaluationRow).where(EvaluationRow.run_id == run_id).values(cancel_requested=requested)
             )
 
+    def to_mirror(self) -> list[Evaluation]:
+        """Evaluations whose MLflow run does not show their state yet."""
+        differs = EvaluationRow.mirrored.is_(None) | (EvaluationRow.mirrored != EvaluationRow.state)
+        with self.session() as session:
+            run_ids = list(session.scalars(select(EvaluationRow.run_id).where(differs).limit(100)))
+        return self._load(run_ids)
+
+    def mirrored(self, run_id: str, state: State) -> None:
+        """Note that the MLflow run shows this state now."""
+        with self.session() as session, session.begin():
+            session.execute(update(EvaluationRow).where(EvaluationRow.run_id == run_id).values(mirrored=state))
+
     def largest_token(self) -> int:
         """The largest fencing token that any part has had."""
         with self.session() as session:

@@ -84,11 +84,17 @@ class EmbeddedRedis:
 
     def __init__(self, folder: Path, start_timeout_s: float = 60.0) -> None:
         """Prepare for `folder`; nothing is started or written yet."""
+        self.name = "queue"
         self.folder = folder.absolute()
         self.url = socket_url(folder)
         self.program: ServerProgram | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self._timeout_s = start_timeout_s
+
+    @property
+    def log(self) -> Path:
+        """The file that the server writes its messages to."""
+        return self.folder / LOG_NAME
 
     @property
     def pid(self) -> int | None:
@@ -110,18 +116,28 @@ class EmbeddedRedis:
             lock = (self.folder / "valkey.lock").open("w")
         except OSError as error:
             raise ConfigurationError(f"the queue's folder {self.folder} cannot be written: {error}") from None
+        if self.ended() is not None:
+            self.process = None
         with lock:
             deadline = time.monotonic() + self._timeout_s
             while time.monotonic() < deadline:
+                if self.answers():
+                    return
                 if self.process is None and _locked(lock):
                     self._spawn(lock)
                 if self.process is not None and self.process.poll() is not None:
                     self._fail("ended as soon as it was started")
-                if self.answers():
-                    return
                 time.sleep(0.02)
             self.stop()
             self._fail(f"does not answer after {self._timeout_s:.0f} s")
+
+    def wait(self) -> int | None:
+        """Return the exit code when the server has ended; None at once when it was adopted."""
+        return None if self.process is None else self.process.wait()
+
+    def ended(self) -> int | None:
+        """The exit code, None while it runs or when it was adopted."""
+        return None if self.process is None else self.process.poll()
 
     def answers(self) -> bool:
         """Whether the server answers now; loading its data from disk counts as no."""
@@ -146,7 +162,7 @@ class EmbeddedRedis:
     def _spawn(self, lock: IO[str]) -> None:
         self.program = find_program()
         # The server inherits the lock: it is free again only when no server is left on the folder.
-        with (self.folder / LOG_NAME).open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 tied_command([str(self.program.path), *_flags(self.folder)]),
                 stdin=subprocess.DEVNULL,
@@ -158,9 +174,8 @@ class EmbeddedRedis:
 
     def _fail(self, what: str) -> None:
         self.process = None
-        log = self.folder / LOG_NAME
-        lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-        raise UnavailableError("\n  ".join([f"the queue server {what}; see {log}", *lines]))
+        lines = self.log.read_text(errors="replace").splitlines()[-5:] if self.log.exists() else []
+        raise UnavailableError("\n  ".join([f"the queue server {what}; see {self.log}", *lines]))
 
 
 def _candidates() -> list[tuple[Path, str]]:

@@ -20,7 +20,10 @@ class Base(DeclarativeBase):
 
 
 class EvaluationRow(Base):
-    """One evaluation, which is an MLflow run: the request and the lifecycle of the whole."""
+    """One evaluation, which is an MLflow run: the request and the lifecycle of the whole.
+
+    `mirrored` is the state that the MLflow run was last given; where it differs from `state`, that is still to do.
+    """
 
     __tablename__ = "lmms_evaluations"
 
@@ -32,6 +35,7 @@ class EvaluationRow(Base):
     request: Mapped[str] = mapped_column(Text)
     resolved: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16), index=True)
+    mirrored: Mapped[str | None] = mapped_column(String(16))
     priority: Mapped[str] = mapped_column(String(16))
     created_by: Mapped[str | None] = mapped_column(_NAME)
     created_at: Mapped[float] = mapped_column(Float, index=True)

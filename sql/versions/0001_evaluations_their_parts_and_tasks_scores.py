@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("request", sa.Text(), nullable=False),
         sa.Column("resolved", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("mirrored", sa.String(length=16), nullable=True),
         sa.Column("priority", sa.String(length=16), nullable=False),
         sa.Column("created_by", sa.String(length=250), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
