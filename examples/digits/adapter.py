@@ -5,10 +5,11 @@ that makes the pictures; its label never reaches the model.
 """
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
-from PIL import Image
 from tqdm import tqdm
 
 from . import answers, readers
@@ -26,33 +27,39 @@ class Digits(lmms):  # type: ignore[misc]
         super().__init__()
         self.device = "cpu"
         self._reader = readers.load(Path(path))
+        # lmms-eval has seeded numpy by now, so its --seed decides what is sampled.
+        self._chance = np.random.default_rng(np.random.randint(2**31))
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer each prompt about its pictures."""
         responses = []
         for request in self._progress(requests):
-            prompt, _generation, doc_to_visual, doc_id, task, split = request.args
-            pictures = doc_to_visual(self.task_dict[task][split][doc_id])
-            responses.append(answers.answer(prompt, [self._look(picture) for picture in pictures]))
+            prompt, generation = request.args[:2]
+            responses.append(answers.answer(prompt, self._look(request), self._pick(generation)))
         return responses
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Rate each proposed answer, and say whether it is the one the model would give."""
         responses = []
         for request in self._progress(requests):
-            _prompt, continuation, doc_to_visual, doc_id, task, split = request.args
-            (picture,) = doc_to_visual(self.task_dict[task][split][doc_id])
-            reading = self._look(picture)
-            greedy = int(reading.argmax()) in answers.meant_digits(continuation)
+            continuation = request.args[1]
+            (reading,) = self._look(request)
+            greedy = answers.likeliest(reading) in answers.meant_digits(continuation)
             responses.append((answers.log_likelihood(continuation, reading), greedy))
         return responses
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Conversations are beyond these models."""
-        raise NotImplementedError("the digits adapter answers one question at a time")
+        raise NotImplementedError("the digits adapter answers one question at a time: use generate_until tasks")
 
-    def _look(self, picture: Image.Image) -> Floats:
-        return self._reader.probabilities(read(picture))
+    def _look(self, request: Instance) -> list[Floats]:
+        doc_to_visual, doc_id, task, split = request.args[2:]
+        pictures = doc_to_visual(self.task_dict[task][split][doc_id])
+        return [self._reader.probabilities(read(picture)) for picture in pictures]
+
+    def _pick(self, generation: dict[str, Any]) -> answers.Pick:
+        temperature = float(generation.get("temperature") or 0)
+        return answers.sampler(temperature, self._chance) if temperature > 0 else answers.likeliest
 
     def _progress(self, requests: list[Instance]) -> "tqdm[Instance]":
         return tqdm(requests, desc="Model Responding", disable=self.rank != 0)

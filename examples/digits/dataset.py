@@ -6,7 +6,7 @@ know the models. The prompts and the scoring stand in `tasks/`.
 
 from pathlib import Path
 from shutil import copyfile
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     import datasets
 
 Split = Literal["train", "test"]
-Row = dict[str, object]
+Row = dict[str, Any]
 
 TRAIN_SIZE = 1200
 # Numbers without meaning; changing one changes every document hash that depends on it.
 PAIRING_SEED = 20
 PERTURBATION_SEED = 1_000_000
+
+# Shares of a full page of ink that part the training pictures into thirds.
+LIGHT_BELOW = 0.29
+HEAVY_FROM = 0.32
 
 TASK_SOURCES = Path(__file__).parent / "tasks"
 
@@ -76,9 +80,13 @@ def robust_rows(split: Split) -> list[Row]:
 
     The document holds the clean picture and the recipe; the spoiled picture is made while the model responds.
     """
+    clean = digit_rows(split)
+    if split == "train":
+        # Worked examples are drawn from here; as many as elsewhere will do.
+        clean = clean[: TRAIN_SIZE // len(PERTURBATIONS)]
     rows = []
-    for row in digit_rows(split):
-        source = int(str(row["source"]))
+    for row in clean:
+        source = row["source"]
         for turn, perturbation in enumerate(PERTURBATIONS):
             severity = SEVERITIES[(source + turn) % len(SEVERITIES)]
             seed = PERTURBATION_SEED + source * len(PERTURBATIONS) + turn
@@ -87,7 +95,7 @@ def robust_rows(split: Split) -> list[Row]:
 
 
 def _sum_row(left: Row, right: Row) -> Row:
-    total = int(str(left["answer"])) + int(str(right["answer"]))
+    total = left["digit"] + right["digit"]
     return {
         "left_image": left["image"],
         "right_image": right["image"],
@@ -111,17 +119,19 @@ def _grids_and_labels(split: Split) -> tuple[Floats, Integers]:
 
 
 def _ink_words(grids: Floats) -> list[str]:
-    """How much ink each picture holds, in words; the limits are the thirds of the training pictures."""
+    """How much ink each picture holds, in words."""
     share = grids.mean(axis=(1, 2)) / FULL_INK
-    return ["light" if ink < 0.29 else "medium" if ink < 0.32 else "heavy" for ink in share]
+    return ["light" if ink < LIGHT_BELOW else "medium" if ink < HEAVY_FROM else "heavy" for ink in share]
 
 
 def _write(rows: list[Row], path: Path) -> None:
-    # Imported here: `datasets` takes seconds. It marks image columns so that lmms-eval gets pictures back.
+    # Imported here: they take seconds. `datasets` marks image columns so that lmms-eval gets pictures back; its own
+    # `to_parquet` would draw a progress bar for each of these small files.
     import datasets
+    import pyarrow.parquet
 
     features = datasets.Features({name: _feature(value) for name, value in rows[0].items()})
-    datasets.Dataset.from_list(rows, features=features).to_parquet(path)
+    pyarrow.parquet.write_table(datasets.Dataset.from_list(rows, features=features).data.table, path)
 
 
 def _feature(value: object) -> "datasets.Image | datasets.Value":

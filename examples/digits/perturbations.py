@@ -5,6 +5,7 @@ slight turn or a thin strip is smooth instead of blocky. That is where the time 
 neither tasks nor labels; the same arguments always give the same picture.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -19,7 +20,7 @@ WHITE = 255
 
 DEGREES = {1: 15.0, 2: 30.0, 3: 50.0}
 BLUR_RADIUS = {1: 50.0, 2: 90.0, 3: 130.0}
-GRAIN = {1: 25.0, 2: 50.0, 3: 80.0}
+GRAIN = {1: 60.0, 2: 100.0, 3: 150.0}
 COVERED_SHARE = {1: 0.12, 2: 0.24, 3: 0.36}
 
 
@@ -46,26 +47,26 @@ def _blur(page: Image.Image, severity: int, chance: np.random.Generator) -> Imag
 
 
 def _add_grain(page: Image.Image, severity: int, chance: np.random.Generator) -> Image.Image:
-    """Grain of every size from a point to an eighth of the page: averaging must not simply remove it."""
+    """Grain of several sizes, from 2 to 64 points: averaging must not simply remove it."""
     points = np.asarray(page, dtype=np.float32)
-    side = PAGE_SIDE
-    while side >= 8:
-        grain = chance.standard_normal((side, side), dtype=np.float32) * np.float32(GRAIN[severity])
-        points = points + np.kron(grain, np.ones((PAGE_SIDE // side,) * 2, dtype=np.float32))
-        side //= 4
+    for side in (PAGE_SIDE // 2, PAGE_SIDE // 8, PAGE_SIDE // 64):
+        grain = Image.fromarray(chance.standard_normal((side, side), dtype=np.float32))
+        spread = np.asarray(grain.resize(page.size, Image.Resampling.BILINEAR), dtype=np.float32)
+        points = points + GRAIN[severity] * spread
     return Image.fromarray(points.clip(0, WHITE).astype(np.uint8))
 
 
 def _cover(page: Image.Image, severity: int, chance: np.random.Generator) -> Image.Image:
     """Lay a grey strip across the page, somewhere near the middle, at any angle."""
-    strip = Image.new("L", (2 * PAGE_SIDE, 2 * PAGE_SIDE), 0)
-    half = COVERED_SHARE[severity] * PAGE_SIDE / 2
-    middle = PAGE_SIDE + chance.uniform(-0.2, 0.2) * PAGE_SIDE
-    ImageDraw.Draw(strip).rectangle((0, middle - half, 2 * PAGE_SIDE, middle + half), fill=WHITE)
-    turned = strip.rotate(chance.uniform(0, 180), Image.Resampling.BICUBIC)
-    mask = turned.crop((PAGE_SIDE // 2, PAGE_SIDE // 2, PAGE_SIDE * 3 // 2, PAGE_SIDE * 3 // 2))
+    along = math.pi * chance.uniform(0, 1)
+    tangent = PAGE_SIDE * np.array([math.cos(along), math.sin(along)])
+    normal = PAGE_SIDE * np.array([-math.sin(along), math.cos(along)])
+    middle = PAGE_SIDE / 2 + normal * chance.uniform(-0.2, 0.2)
+    half = normal * COVERED_SHARE[severity] / 2
+    corners = (middle + half + tangent, middle + half - tangent, middle - half - tangent, middle - half + tangent)
     covered = page.copy()
-    covered.paste(int(chance.integers(64, 192)), mask=mask)
+    grey = int(chance.integers(64, 192))
+    ImageDraw.Draw(covered).polygon([(x, y) for x, y in corners], fill=grey)
     return covered
 
 

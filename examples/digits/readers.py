@@ -31,15 +31,15 @@ class Reader(ABC):
 
 @dataclass(frozen=True)
 class NearestCentroid(Reader):
-    """The mean picture of each digit, with one common Gaussian spread around it."""
+    """The mean picture of each digit; the nearer the mean, the likelier the digit."""
 
     kind: ClassVar[str] = "nearest-centroid"
     centroids: Floats
-    variance: Floats
+    sharpness: Floats
 
     def probabilities(self, pixels: Floats) -> Floats:
         distances = ((self.centroids - pixels) ** 2).sum(axis=1)
-        return _softmax(-distances / (2 * self.variance))
+        return _softmax(-self.sharpness * distances)
 
 
 @dataclass(frozen=True)

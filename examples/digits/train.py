@@ -10,9 +10,11 @@ import numpy as np
 
 from . import readers
 from .dataset import ink_and_labels
-from .readers import Floats
+from .readers import Floats, Integers
 
 NEIGHBOURS = 5
+# Votes that every digit gets beforehand: five neighbours who agree make an answer likely, never certain.
+SMOOTHING = 0.05
 
 
 def train(folder: Path) -> dict[str, Path]:
@@ -22,22 +24,33 @@ def train(folder: Path) -> dict[str, Path]:
     return {reader.kind: readers.save(reader, folder / reader.kind) for reader in trained}
 
 
-def _nearest_centroid(ink: Floats, labels: readers.Integers) -> readers.NearestCentroid:
+def _nearest_centroid(ink: Floats, labels: Integers) -> readers.NearestCentroid:
     centroids = np.stack([ink[labels == digit].mean(axis=0) for digit in range(readers.DIGITS)])
-    variance = ((ink - centroids[labels]) ** 2).mean()
-    return readers.NearestCentroid(centroids, np.asarray(variance))
+    return readers.NearestCentroid(centroids, np.asarray(_best_sharpness(centroids, ink, labels)))
 
 
-def _logistic_regression(ink: Floats, labels: readers.Integers) -> readers.LogisticRegression:
-    # Imported here: scikit-learn takes a second to load, and only this model needs it.
+def _best_sharpness(centroids: Floats, ink: Floats, labels: Integers) -> float:
+    """The sharpness that makes the training labels likeliest: distances alone say nothing about certainty."""
+    # Imported here, like scikit-learn below: each takes a while to load and serves one model only.
+    from scipy.optimize import minimize_scalar
+
+    def surprise(sharpness: float) -> float:
+        reader = readers.NearestCentroid(centroids, np.asarray(sharpness))
+        likelihoods = [reader.probabilities(pixels)[label] for pixels, label in zip(ink, labels, strict=True)]
+        return -float(np.log(likelihoods).sum())
+
+    return float(minimize_scalar(surprise, bounds=(0.1, 10), method="bounded").x)
+
+
+def _logistic_regression(ink: Floats, labels: Integers) -> readers.LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=0.1, max_iter=1000).fit(ink, labels)
+    fitted = LogisticRegression(max_iter=1000).fit(ink, labels)
     return readers.LogisticRegression(fitted.coef_, fitted.intercept_)
 
 
-def _k_nearest(ink: Floats, labels: readers.Integers) -> readers.KNearestNeighbours:
-    return readers.KNearestNeighbours(ink, labels, np.asarray(NEIGHBOURS), np.asarray(0.05))
+def _k_nearest(ink: Floats, labels: Integers) -> readers.KNearestNeighbours:
+    return readers.KNearestNeighbours(ink, labels, np.asarray(NEIGHBOURS), np.asarray(SMOOTHING))
 
 
 def main() -> None:
