@@ -115,7 +115,7 @@ class Supervisor:
 
     def __init__(
         self, programs: Sequence[Program], say: Callable[[str], None], first_pause_s: float = _FIRST_PAUSE_S
-    ):
+    ) -> None:
         """Prepare; `say` gets one line of text for people whenever something happens."""
         self._programs = list(programs)
         self._say = say
@@ -176,19 +176,21 @@ class Supervisor:
             self._say(
                 f"{program.name} ended with code {code}; it is started again in {pause:.1f} s (see {program.log})"
             )
-            if self._stopping.wait(pause):
-                return
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
-            self._start_again(program)
+            started = False
+            while not started and not self._stopping.wait(pause):
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+                started = self._started_again(program)
 
-    def _start_again(self, program: Program) -> None:
+    def _started_again(self, program: Program) -> bool:
         with self._starting:
             if self._stopping.is_set():
-                return
+                return False
             try:
                 program.start()
             except LmmsError as error:
                 self._say(f"{program.name} cannot be started: {error}")
+                return False
+        return True
 
 
 def _with_log(what: str, program: Program) -> str:
