@@ -50,7 +50,7 @@ def _digest(folder: Path, files: list[Path]) -> str:
 
 
 def _tensors(files: list[Path]) -> tuple[int | None, str | None]:
-    """Number of parameters and commonest dtype, from the headers of safetensors files (format: 8 bytes length, JSON)."""
+    """Parameters and commonest dtype, from the headers of safetensors files (8 bytes length, then JSON)."""
     counts: Counter[str] = Counter()
     for path in files:
         if path.suffix == ".safetensors":
