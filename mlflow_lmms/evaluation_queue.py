@@ -36,13 +36,13 @@ _KEEP_RESULT_S = 7 * 24 * 3600
 
 
 def job_id(run_id: str, part: str) -> str:
-    """The RQ job's id of one part of a run."""
-    return f"{run_id}.{part}"
+    """The RQ job's id of one part of a run (RQ takes letters, digits, ``_`` and ``-`` only)."""
+    return f"{run_id}-{part}"
 
 
 def split_job_id(identifier: str) -> tuple[str, str]:
     """Run id and part of a job id."""
-    run_id, _, part = identifier.partition(".")
+    run_id, _, part = identifier.partition("-")
     return run_id, part
 
 

@@ -1,4 +1,4 @@
-"""The server's periodic duty: finds lost work, re-queues it, and brings queue and MLflow runs in line with the tables."""
+"""The server's periodic duty: lost work is queued again; queue and MLflow runs are brought in line with the tables."""
 
 from __future__ import annotations
 
@@ -92,7 +92,10 @@ class Reaper:
             return []
         self._runs_looked_at = self._now()
         done = []
+        not_shown = {evaluation.run_id for evaluation in self._store.to_mirror()}
         for evaluation in self._store.unfinished():
+            if evaluation.run_id in not_shown:
+                continue
             if not evaluation.cancel_requested and self._mirror.ended_elsewhere(evaluation):
                 self._lifecycle.cancel(evaluation.run_id)
                 done.append(f"{evaluation.run_id}: ended or deleted in MLflow, so cancelled")

@@ -30,8 +30,22 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[
 
 #: Adapters that compute elsewhere, or on the CPU: they must not hold a GPU.
 _WITHOUT_GPU = frozenset(
-    """async_openai async_openai_compatible batch_gpt4 claude dummy gemini_api generation_api gpt4o_audio gpt4v
-    openai openai_compatible qwen-vl-api qwen_vl_api reka srt_api""".split()
+    {
+        "async_openai",
+        "async_openai_compatible",
+        "batch_gpt4",
+        "claude",
+        "dummy",
+        "gemini_api",
+        "generation_api",
+        "gpt4o_audio",
+        "gpt4v",
+        "openai",
+        "openai_compatible",
+        "qwen_vl_api",
+        "reka",
+        "srt_api",
+    }
 )
 
 

@@ -42,10 +42,10 @@ class RunMirror:
         try:
             run = self._client.get_run(evaluation.run_id)
         except MlflowException as error:
-            return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+            return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"
         except SQLAlchemyError:
             return False
-        return run.info.lifecycle_stage == "deleted" or run.info.status in ("FINISHED", "FAILED", "KILLED")
+        return bool(run.info.lifecycle_stage == "deleted" or run.info.status in ("FINISHED", "FAILED", "KILLED"))
 
 
 def state_tags(evaluation: Evaluation) -> dict[str, str]:

@@ -1,0 +1,209 @@
+"""Everything on one machine: queue server, MLflow server with our app, and a worker, in one data folder.
+
+Loopback only. It composes the programs and guards the folder; keeping them running is the supervisor's work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import requests
+
+from mlflow_lmms.errors import ConfigurationError, ConflictError, UnavailableError
+from mlflow_lmms.evaluation_queue import EvaluationQueue
+from mlflow_lmms.redis_server import EmbeddedRedis
+from mlflow_lmms.server_command import ADMIN_NAME, ADMIN_PASSWORD, migrate, server_command
+from mlflow_lmms.settings import Settings
+from mlflow_lmms.supervisor import KeptProgram, Program, Supervisor
+
+HOST = "127.0.0.1"
+_EARLIER_RUN_S = 30.0
+_WORKER_GRACE_S = 15.0
+
+
+class LocalStack:
+    """A context manager: inside it, the stack runs. Its programs end with it, and with its process, however that ends."""
+
+    def __init__(
+        self, settings: Settings, port: int, say: Callable[[str], None], environ: Mapping[str, str] | None = None
+    ) -> None:
+        """Prepare; `port` 0 chooses a free one, `say` gets a line for people whenever something happens."""
+        self.folder = settings.data_folder.absolute()
+        self._given = settings
+        self._port = port
+        self._say = say
+        self._environ = dict(os.environ if environ is None else environ)
+        self._open = ExitStack()
+        self.embedded: EmbeddedRedis | None = None
+        self.url = ""
+        self.settings = settings
+
+    def __enter__(self) -> Self:
+        """Start everything and return when everything answers.
+
+        Raises:
+            ConflictError: the folder is in use. ConfigurationError: port taken, folder not writable, no queue server.
+            UnavailableError: a part did not start; with the end of its log.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything, the worker first, the queue server last."""
+        self._open.close()
+
+    def _start(self) -> None:
+        folder_lock = self._take_folder()
+        self._port = _free_port(self._port)
+        self.url = f"http://{HOST}:{self._port}"
+        mine = self._open.enter_context((self.folder / "up.lock").open("r+"))
+        mine.truncate()
+        mine.write(self.url)
+        mine.flush()
+        self.settings = self._given.model_copy(
+            update={"data_folder": self.folder, "server_url": self.url, "redis_url": self._queue_url()}
+        )
+        supervisor = Supervisor(self._programs(folder_lock.fileno()), self._say)
+        self._open.callback(supervisor.stop)
+        supervisor.start()
+
+    def _take_folder(self) -> IO[str]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            up = self._open.enter_context((self.folder / "up.lock").open("a+"))
+            programs = self._open.enter_context((self.folder / "programs.lock").open("a+"))
+        except OSError as error:
+            raise ConfigurationError(f"the data folder {self.folder} cannot be written: {error}") from None
+        if not _locked(up):
+            up.seek(0)
+            raise ConflictError(
+                f"the data folder {self.folder} is in use by another `mlflow-lmms up`, at {up.read() or 'its start'}: "
+                "use that one, stop it, or choose another folder with --data-folder"
+            )
+        # The programs hold this one themselves: after a `kill -9` of `up` they may need some seconds to end.
+        deadline = time.monotonic() + _EARLIER_RUN_S
+        said = False
+        while not _locked(programs):
+            if not said:
+                self._say("waiting for the programs of an earlier run to end")
+                said = True
+            if time.monotonic() > deadline:
+                raise ConflictError(f"programs of an earlier run still use {self.folder}; stop them first")
+            time.sleep(0.05)
+        return programs
+
+    def _queue_url(self) -> str:
+        if self._given.redis_url is not None:
+            return self._given.redis_url
+        self.embedded = EmbeddedRedis(self._given.model_copy(update={"data_folder": self.folder}).redis_socket.parent)
+        return self.embedded.url
+
+    def _programs(self, lock: int) -> list[Program]:
+        server = server_command(
+            self.settings, self._environ, ["--host", HOST, "--port", str(self._port), "--workers=1"]
+        )
+        migrate(self.settings, server.backend_store_uri)
+        environ = self._environ | self._variables() | server.environ
+        worker_environ = dict(environ)
+        if ADMIN_PASSWORD in server.environ:
+            worker_environ["MLFLOW_TRACKING_USERNAME"] = server.environ[ADMIN_NAME]
+            worker_environ["MLFLOW_TRACKING_PASSWORD"] = server.environ[ADMIN_PASSWORD]
+            for name in server.environ.keys() - {"PYTHONSAFEPATH", "MLFLOW_LMMS_DATA_FOLDER"}:
+                del worker_environ[name]
+        logs = self.folder / "logs"
+        worker = [sys.executable, "-P", "-m", "mlflow_lmms.cli", "worker"]
+        programs: list[Program] = [] if self.embedded is None else [self.embedded]
+        return [
+            *programs,
+            KeptProgram(
+                "server",
+                server.command,
+                logs / "server.log",
+                answers=self._server_answers,
+                environ=environ,
+                pass_fds=(lock,),
+            ),
+            KeptProgram(
+                "worker",
+                worker,
+                logs / "worker.log",
+                answers=self._worker_answers,
+                environ=worker_environ,
+                grace_s=_WORKER_GRACE_S,
+                pass_fds=(lock,),
+            ),
+        ]
+
+    def _variables(self) -> dict[str, str]:
+        exempt = ",".join(filter(None, [self._environ.get("NO_PROXY", ""), HOST, "localhost"]))
+        return {
+            "MLFLOW_LMMS_DATA_FOLDER": str(self.folder),
+            "MLFLOW_LMMS_SERVER_URL": self.url,
+            "MLFLOW_LMMS_REDIS_URL": self.settings.redis_address,
+            "MLFLOW_TRACKING_URI": self.url,
+            "NO_PROXY": exempt,
+            "no_proxy": exempt,
+            "PYTHONUNBUFFERED": "1",
+            # MLflow's own job runner is a dozen processes that nothing here uses.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": self._environ.get("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
+        }
+
+    def _server_answers(self) -> bool:
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # no proxy for the loopback interface
+                return session.get(f"{self.url}/lmms/api/v1/health", timeout=5).status_code == requests.codes.ok
+        except requests.RequestException:
+            return False
+
+    def _worker_answers(self) -> bool:
+        try:
+            return any(box.name == self.settings.box for box in EvaluationQueue(self.settings.redis_address).boxes())
+        except UnavailableError:
+            return False
+
+
+def _free_port(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} of {HOST} cannot be used ({error.strerror}): stop the program that has it, or choose "
+                f"another port with --port {port + 1}"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def pages(url: str) -> dict[str, str]:
+    """The pages to look at first, by title."""
+    return {"Leaderboard": f"{url}/lmms/leaderboard", "Evaluations": f"{url}/lmms/evaluations", "MLflow": url}
+
+
+def data_folder_hint(folder: Path) -> str:
+    """The variable that lets other commands in another terminal find this stack's folder."""
+    return f"MLFLOW_LMMS_DATA_FOLDER={folder}"

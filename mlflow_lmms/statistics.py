@@ -1,0 +1,138 @@
+"""Intervals and paired tests for scores. Pure; scipy and statsmodels do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+LEVEL = 0.95
+_DRAWS = 10_000
+_SEED = 20_240_601
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A two-sided confidence interval at `LEVEL`, in the score's own units."""
+
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Second minus first model on the same documents.
+
+    `difference` and its interval are in score units; `wins` and `losses` count documents on which the second
+    model scored higher and lower; `p_value` is two-sided.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    wins: int
+    losses: int
+    n: int
+    method: str
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval | None:
+    """Interval of the mean of per-sample scores: Wilson for 0/1 values, Student's t otherwise.
+
+    Args:
+        values: shape (n,), finite.
+
+    Returns:
+        None for fewer than two values.
+
+    Wilson (1927), "Probable inference", JASA 22; Student's t with n−1 degrees of freedom.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    if is_binary(values):
+        low, high = proportion_confint(int(values.sum()), n, alpha=1 - LEVEL, method="wilson")
+        return Interval(float(low), float(high), "wilson")
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    mean = float(values.mean())
+    return Interval(mean - half, mean + half, "student-t")
+
+
+def is_binary(values: NDArray[np.float64]) -> bool:
+    """Whether every value is 0 or 1."""
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> PairedDifference:
+    """Compare two models on the same documents: exact McNemar for 0/1 scores, sign-flip permutation otherwise.
+
+    Args:
+        first, second: shape (n,), aligned by document, finite.
+
+    McNemar (1947), "Note on the sampling error of the difference between correlated proportions", Psychometrika 12,
+    in its exact binomial form. The interval is the percentile bootstrap over documents; for 0/1 scores the
+    resampled win and loss counts are drawn from their exact multinomial distribution.
+    """
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"expected two aligned vectors of one length, got shapes {first.shape} and {second.shape}")
+    delta = second - first
+    n = len(delta)
+    wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
+    if n == 0:
+        return PairedDifference(float("nan"), float("nan"), float("nan"), 1.0, 0, 0, 0, "no shared documents")
+    random = np.random.default_rng(_SEED)
+    if is_binary(first) and is_binary(second):
+        p_value = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+        counts = random.multinomial(n, [wins / n, losses / n, (n - wins - losses) / n], size=_DRAWS)
+        means, method = (counts[:, 0] - counts[:, 1]) / n, "exact McNemar"
+    else:
+        p_value, means, method = _sign_flip(delta, random), _bootstrap_means(delta, random), "sign-flip permutation"
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return PairedDifference(float(delta.mean()), float(low), float(high), p_value, wins, losses, n, method)
+
+
+def _sign_flip(delta: NDArray[np.float64], random: np.random.Generator) -> float:
+    if not delta.any():
+        return 1.0
+    test = stats.permutation_test(
+        (delta,), np.mean, permutation_type="samples", n_resamples=_DRAWS, vectorized=True, rng=random
+    )
+    return float(test.pvalue)
+
+
+def _bootstrap_means(delta: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    values, counts = np.unique(delta, return_counts=True)
+    drawn = random.multinomial(len(delta), counts / len(delta), size=_DRAWS)
+    return np.asarray(drawn @ values / len(delta), dtype=np.float64)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm-adjusted p-values. Holm (1979), "A simple sequentially rejective multiple test procedure"."""
+    if not p_values:
+        return []
+    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+
+
+def tie_groups(scores: Mapping[str, float], ties: set[frozenset[str]], *, higher_is_better: bool) -> dict[str, int]:
+    """Rank of each name, where names that are not told apart from a group's best share its rank (1 is best).
+
+    Args:
+        ties: pairs of names whose difference is not significant.
+    """
+    order = sorted(scores, key=lambda name: scores[name], reverse=higher_is_better)
+    ranks: dict[str, int] = {}
+    leader: str | None = None
+    for position, name in enumerate(order, start=1):
+        if leader is None or frozenset((leader, name)) not in ties:
+            leader = name
+            ranks[name] = position
+        else:
+            ranks[name] = ranks[leader]
+    return ranks

@@ -1,0 +1,246 @@
+"""Submission: a request becomes an MLflow run (SCHEDULED), rows in the evaluation tables and jobs in the queue.
+
+What cannot work is refused here, before anything exists: unknown model or task, no queue, no database.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
+
+from mlflow_lmms.catalogue import Catalogue
+from mlflow_lmms.errors import InvalidRequestError, NotAllowedError, UnavailableError
+from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
+from mlflow_lmms.evaluation_queue import Box, EvaluationQueue
+from mlflow_lmms.evaluation_store import EvaluationStore
+from mlflow_lmms.lifecycle import Lifecycle, generation_arguments
+from mlflow_lmms.model_arguments import format_model_arguments, refuse_remote_code
+from mlflow_lmms.names import Artifact, Tag
+from mlflow_lmms.registry import resolve_model
+from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.settings import Settings
+from mlflow_lmms.states import State
+from mlflow_lmms.work_order import ResolvedModel
+
+_ONE_PART = "0"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A new evaluation, and what its owner should know before it starts."""
+
+    run_id: str
+    experiment_id: str
+    warnings: tuple[str, ...]
+
+
+class Submission:
+    """Checks requests and brings evaluations into being."""
+
+    def __init__(
+        self,
+        store: EvaluationStore,
+        client: MlflowClient,
+        queue: EvaluationQueue,
+        lifecycle: Lifecycle,
+        catalogue: Callable[[], Catalogue],
+        store_artifact: Callable[[str, Path, str], None],
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._queue = queue
+        self._lifecycle = lifecycle
+        self._catalogue = catalogue
+        self._store_artifact = store_artifact
+        self._settings = settings
+
+    def experiment_for(self, request: EvaluationRequest) -> tuple[str | None, str]:
+        """Id (None: it would be created) and name of the experiment that the request goes to."""
+        name = request.experiment or self._settings.experiment
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            return None, name
+        if experiment.lifecycle_stage == "deleted":
+            raise InvalidRequestError(f"experiment {name!r} is deleted: restore it in MLflow, or name another one")
+        return str(experiment.experiment_id), name
+
+    def submit(
+        self,
+        request: EvaluationRequest,
+        *,
+        by: str | None = None,
+        on_new_experiment: Callable[[str], None] | None = None,
+    ) -> Submitted:
+        """Bring the evaluation into being and queue it.
+
+        Args:
+            by: the signed-in user.
+            on_new_experiment: told the id of an experiment that had to be made for the run.
+
+        Raises:
+            InvalidRequestError, NotFoundError: what is wrong with the request, before anything exists.
+            UnavailableError: the queue server or MLflow does not answer.
+        """
+        tasks, model = self.check(request)
+        self._queue.ping()
+        warnings = tuple(self._warnings(request, model))
+        experiment_id = self._experiment(request, on_new_experiment)
+        evaluation = self._create(request, model, tasks, experiment_id, by)
+        self._lifecycle.mirror(evaluation)
+        self._lifecycle.enqueue(evaluation)
+        return Submitted(evaluation.run_id, experiment_id, warnings)
+
+    def check(self, request: EvaluationRequest) -> tuple[list[str], ResolvedModel]:
+        """The leaf tasks and the model of a request.
+
+        Raises:
+            InvalidRequestError, NotFoundError: what is wrong with it.
+        """
+        tasks = self._catalogue().expand(request.tasks or (str(request.suite),))
+        model = resolve_model(self._client, request)
+        format_model_arguments(model.model_args)
+        if not self._settings.trust_remote_code:
+            refuse_remote_code(model.model_args)
+        return tasks, model
+
+    def _warnings(self, request: EvaluationRequest, model: ResolvedModel) -> list[str]:
+        able = [box for box in self._queue.boxes() if _can_run(box, request, model)]
+        if able:
+            return []
+        need = "a CPU slot" if model.gpus == 0 else f"{model.gpus} GPU{'s' if model.gpus > 1 else ''}"
+        where = f" with the environment {request.environment!r}" if request.environment else ""
+        return [f"no worker with {need}{where} is listening: the run waits until one starts (`mlflow-lmms worker`)"]
+
+    def _experiment(self, request: EvaluationRequest, on_new: Callable[[str], None] | None) -> str:
+        experiment_id, name = self.experiment_for(request)
+        if experiment_id is not None:
+            return experiment_id
+        try:
+            experiment_id = str(self._client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise NotAllowedError(f"experiment {name!r} could not be created: {error.message}") from None
+            return self._experiment(request, on_new)
+        if on_new is not None:
+            on_new(experiment_id)
+        return experiment_id
+
+    def _create(
+        self, request: EvaluationRequest, model: ResolvedModel, tasks: list[str], experiment_id: str, by: str | None
+    ) -> Evaluation:
+        suite = request.suite or suite_name(request.tasks)
+        name = request.run_name or f"{model.label} · {suite}"
+        run_id = self._create_run(request, model, tasks, experiment_id, name, suite, by)
+        evaluation = Evaluation(
+            run_id=run_id,
+            experiment_id=experiment_id,
+            name=name,
+            model=model.label,
+            suite=suite,
+            request=request,
+            resolved=model,
+            state=State.QUEUED,
+            priority=request.priority,
+            created_by=by,
+            created_at=time.time(),
+            started_at=None,
+            ended_at=None,
+            cancel_requested=False,
+            tasks=tuple(_new_task(task) for task in tasks),
+            parts=(PartStatus(_ONE_PART, model.gpus, 0, None, None, (), None, None),),
+        )
+        self._store.add(evaluation)
+        return evaluation
+
+    def _create_run(
+        self,
+        request: EvaluationRequest,
+        model: ResolvedModel,
+        tasks: list[str],
+        experiment_id: str,
+        name: str,
+        suite: str,
+        by: str | None,
+    ) -> str:
+        tags = run_tags(request, model, tasks, suite)
+        if by is not None:
+            tags |= {Tag.CREATED_BY: by, "mlflow.user": by}
+        try:
+            run_id = str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+            # A run without rows is RUNNING for ever if this process dies here; SCHEDULED first, rows next.
+            self._client.update_run(run_id, status="SCHEDULED")
+            self._client.log_batch(run_id, params=[Param(k, v) for k, v in run_params(request, model, tasks).items()])
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / Path(Artifact.REQUEST).name
+                content = {
+                    "request": request.model_dump(mode="json"),
+                    "model": model.model_dump(mode="json"),
+                    "tasks": tasks,
+                }
+                file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+                self._store_artifact(run_id, file, Artifact.ROOT)
+        except MlflowException as error:
+            raise UnavailableError(f"MLflow did not take the new run: {error.message}") from None
+        return run_id
+
+
+def run_tags(request: EvaluationRequest, model: ResolvedModel, tasks: list[str], suite: str) -> dict[str, str]:
+    """The tags that a new run starts with."""
+    tags = {
+        Tag.STATE: str(State.QUEUED),
+        Tag.MODEL: model.name,
+        Tag.ADAPTER: model.adapter,
+        Tag.SUITE: suite,
+        Tag.TASKS: ",".join(tasks)[:5000],
+        Tag.SOURCE: "queue",
+        Tag.PRIORITY: request.priority,
+        Tag.ATTEMPT: "1",
+    }
+    if model.version is not None:
+        tags[Tag.MODEL_VERSION] = model.version
+    else:
+        tags[Tag.UNREGISTERED] = "true"
+    if request.smoke is not None:
+        tags[Tag.SMOKE] = str(request.smoke)
+    return tags
+
+
+def run_params(request: EvaluationRequest, model: ResolvedModel, tasks: list[str]) -> dict[str, str]:
+    """The resolved request as params: what may not differ between attempts or parts."""
+    params = {
+        "model": model.label,
+        "adapter": model.adapter,
+        "model_args": format_model_arguments(model.model_args),
+        "tasks": ",".join(tasks),
+        "limit": request.effective_limit,
+        "offset": request.offset,
+        "batch_size": request.batch_size,
+        "num_fewshot": request.num_fewshot,
+        "gen_kwargs": generation_arguments(request.gen_kwargs),
+        "repeats": request.repeats,
+        "gpus": model.gpus,
+        **{f"seed.{name}": value for name, value in request.seeds.model_dump().items()},
+    }
+    return {key: str(value)[:6000] for key, value in params.items() if value not in (None, "")}
+
+
+def suite_name(tasks: tuple[str, ...]) -> str:
+    """A name for tasks that were asked for without one: the only one, or the first and how many more."""
+    return tasks[0] if len(tasks) == 1 else f"{tasks[0]} +{len(tasks) - 1}"
+
+
+def _new_task(task: str) -> TaskStatus:
+    return TaskStatus(task, _ONE_PART, State.QUEUED, 1, 0, None, None, None, None, None, None, None, None)
+
+
+def _can_run(box: Box, request: EvaluationRequest, model: ResolvedModel) -> bool:
+    return box.can_run(model.gpus) and (request.environment is None or request.environment in box.environments)
