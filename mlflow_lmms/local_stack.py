@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -31,7 +30,7 @@ _WORKER_GRACE_S = 15.0
 
 
 class LocalStack:
-    """A context manager: inside it, the stack runs. Its programs end with it, and with its process, however that ends."""
+    """A context manager: inside it, the stack runs. The programs end with it, and with this process."""
 
     def __init__(
         self, settings: Settings, port: int, say: Callable[[str], None], environ: Mapping[str, str] | None = None
@@ -68,21 +67,20 @@ class LocalStack:
         self._open.close()
 
     def _start(self) -> None:
-        folder_lock = self._take_folder()
+        mine, programs = self._take_folder()
         self._port = _free_port(self._port)
         self.url = f"http://{HOST}:{self._port}"
-        mine = self._open.enter_context((self.folder / "up.lock").open("r+"))
-        mine.truncate()
+        mine.truncate(0)
         mine.write(self.url)
         mine.flush()
         self.settings = self._given.model_copy(
             update={"data_folder": self.folder, "server_url": self.url, "redis_url": self._queue_url()}
         )
-        supervisor = Supervisor(self._programs(folder_lock.fileno()), self._say)
+        supervisor = Supervisor(self._programs(programs.fileno()), self._say)
         self._open.callback(supervisor.stop)
         supervisor.start()
 
-    def _take_folder(self) -> IO[str]:
+    def _take_folder(self) -> tuple[IO[str], IO[str]]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             up = self._open.enter_context((self.folder / "up.lock").open("a+"))
@@ -92,7 +90,7 @@ class LocalStack:
         if not _locked(up):
             up.seek(0)
             raise ConflictError(
-                f"the data folder {self.folder} is in use by another `mlflow-lmms up`, at {up.read() or 'its start'}: "
+                f"the data folder {self.folder} is in use by another `mlflow-lmms up` ({up.read() or 'starting'}): "
                 "use that one, stop it, or choose another folder with --data-folder"
             )
         # The programs hold this one themselves: after a `kill -9` of `up` they may need some seconds to end.
@@ -105,7 +103,7 @@ class LocalStack:
             if time.monotonic() > deadline:
                 raise ConflictError(f"programs of an earlier run still use {self.folder}; stop them first")
             time.sleep(0.05)
-        return programs
+        return up, programs
 
     def _queue_url(self) -> str:
         if self._given.redis_url is not None:
@@ -167,7 +165,7 @@ class LocalStack:
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy for the loopback interface
-                return session.get(f"{self.url}/lmms/api/v1/health", timeout=5).status_code == requests.codes.ok
+                return session.get(f"{self.url}/lmms/api/v1/health", timeout=5).ok
         except requests.RequestException:
             return False
 
@@ -202,8 +200,3 @@ def _locked(file: IO[str]) -> bool:
 def pages(url: str) -> dict[str, str]:
     """The pages to look at first, by title."""
     return {"Leaderboard": f"{url}/lmms/leaderboard", "Evaluations": f"{url}/lmms/evaluations", "MLflow": url}
-
-
-def data_folder_hint(folder: Path) -> str:
-    """The variable that lets other commands in another terminal find this stack's folder."""
-    return f"MLFLOW_LMMS_DATA_FOLDER={folder}"

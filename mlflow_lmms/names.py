@@ -52,8 +52,13 @@ class Tag:
 
     @staticmethod
     def primary(task: str) -> str:
-        """Key of the tag that names one task's primary metric, as ``metric,filter,direction``."""
+        """Key of the tag that names one task's primary metric, with its filter, direction and reason, as JSON."""
         return f"lmms.task.{escape(task)}.primary"
+
+    @staticmethod
+    def worst(task: str) -> str:
+        """Key of the tag that names one task's worst slice, as ``dimension=value``."""
+        return f"lmms.task.{escape(task)}.worst"
 
     @staticmethod
     def fingerprint(task: str) -> str:

@@ -1,4 +1,4 @@
-"""The server's periodic duty: lost work is queued again; queue and MLflow runs are brought in line with the tables."""
+"""The server's periodic duty: lost work is queued again, queue and MLflow runs follow the tables."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _empty_folder(data_folder: Path) -> Path:
 def _sign_in(folder: Path, environ: Mapping[str, str], backend: str) -> dict[str, str]:
     kept = secrets_folder(folder)
     made = {
-        SESSION_KEY: environ.get(SESSION_KEY) or private_text(kept / "session_key", secrets.token_urlsafe(48)),
+        SESSION_KEY: environ.get(SESSION_KEY) or private_text(folder / "server_secret", secrets.token_urlsafe(48)),
         ADMIN_NAME: environ.get(ADMIN_NAME) or "admin",
         ADMIN_PASSWORD: environ.get(ADMIN_PASSWORD)
         or private_text(kept / "admin_password", secrets.token_urlsafe(18)),
