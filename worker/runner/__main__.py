@@ -1,0 +1,60 @@
+"""Starts the runner: reads the request, opens the event channel, evaluates, and ends with the protocol's status.
+
+Owns the process: stdin, signals, exit status. 0 when every task has its result, 1 when one failed, 2 for a request or
+a start that is not according to the protocol.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from worker.runner.bars import watch_bars
+from worker.runner.events import EventChannelError, EventWriter
+from worker.runner.log_capture import capture_logs
+from worker.runner.progress import Progress
+from worker.runner.request import RequestError, RunRequest, parse_request
+
+_OK, _TASK_FAILED, _BAD_REQUEST = 0, 1, 2
+
+
+def main() -> int:
+    """Run one request."""
+    # The default action ends the process at once, in native code too; files appear by renaming, so none is half.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        events = EventWriter.from_environment(os.environ)
+    except EventChannelError as error:
+        sys.stderr.write(f"{error}\n")
+        return _BAD_REQUEST
+    try:
+        request = parse_request(sys.stdin.buffer.read().decode("utf-8"))
+    except (RequestError, UnicodeDecodeError) as error:
+        events.log("ERROR", f"the request was refused: {error}")
+        sys.stderr.write(f"the request was refused: {error}\n")
+        return _BAD_REQUEST
+    _close_stdin()
+    return _OK if _evaluate(request, events) else _TASK_FAILED
+
+
+def _evaluate(request: RunRequest, events: EventWriter) -> bool:
+    progress = Progress(events)
+    progress.enter("import", None)
+    watch_bars(progress)
+    # Not before: importing it imports lmms-eval, which takes seconds and must find the bars patched.
+    from worker.runner.evaluation import Evaluation
+
+    capture_logs(events)
+    return Evaluation(request, events, progress).run()
+
+
+def _close_stdin() -> None:
+    """Code that asks a question (to trust remote code, say) gets the end of the file, not a wait for ever."""
+    with Path(os.devnull).open("rb") as void:
+        os.dup2(void.fileno(), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Answers that lmms-eval's own cache does not keep: sampled ones and empty ones.
+
+Owns one SQLite file per run and task. An answer is found by lmms-eval's own cache key (task, document, prompt,
+settings, model) and by its number among equal requests, so that repeats stay apart.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+AnswerKey = tuple[str, int]
+
+
+class AnswerStore:
+    """Answers by key and repeat; what was kept survives a kill."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT, repeat INTEGER, answer TEXT, PRIMARY KEY (key, repeat))"
+        )
+        rows = self._database.execute("SELECT key, repeat, answer FROM answers")
+        self._answers: dict[AnswerKey, Any] = {(key, repeat): json.loads(answer) for key, repeat, answer in rows}
+
+    def __contains__(self, key: AnswerKey) -> bool:
+        return key in self._answers
+
+    def __getitem__(self, key: AnswerKey) -> Any:
+        return self._answers[key]
+
+    def keep(self, answers: Iterable[tuple[AnswerKey, Any]]) -> None:
+        """Store answers, all or none."""
+        rows = [(key, repeat, json.dumps(answer, default=str)) for (key, repeat), answer in answers]
+        if not rows:
+            return
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+        self._answers.update({(key, repeat): json.loads(answer) for key, repeat, answer in rows})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()

@@ -1,0 +1,151 @@
+"""Cuts one task's requests into chunks, so that a killed run asks only for what is missing.
+
+Owns the wrapper around lmms-eval's `ResponseCache.execute`: lmms-eval stores answers only when such a call returns,
+and it makes one call for all requests. Scoring is not touched and runs once. (lmms-eval 0.7.3.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lmms_eval.caching import response_cache
+
+from worker.runner.answers import AnswerKey, AnswerStore
+from worker.runner.progress import Progress
+
+_FEWEST_CHUNKS = 20  # per task, so that a minute's work shows its score often enough
+_SMALLEST_CHUNK = 8
+
+Listener = Callable[[Sequence[Any], Sequence[Any]], None]
+
+
+def requests_per_chunk(requests: int, largest: int, batch: int) -> int:
+    """Choose a chunk's size: many chunks, none larger than `largest`, each a whole number of batches.
+
+    A chunk below the model's batch would leave the accelerator idle, so the batch wins over `largest`.
+    """
+    size = min(largest, max(_SMALLEST_CHUNK, math.ceil(requests / _FEWEST_CHUNKS)))
+    return math.ceil(size / batch) * batch
+
+
+def document_chunks(documents: Sequence[Any], size: int) -> Iterator[slice]:
+    """Cut requests, given by their documents, into slices of about `size` that never split a document."""
+    start = 0
+    while start < len(documents):
+        end = min(start + size, len(documents))
+        while end < len(documents) and documents[end] == documents[end - 1]:
+            end += 1
+        yield slice(start, end)
+        start = end
+
+
+class ChunkedExecution:
+    """One task's requests, chunk by chunk, with the answers that lmms-eval would not keep."""
+
+    def __init__(
+        self,
+        answers: AnswerStore,
+        progress: Progress,
+        task: str,
+        largest: int,
+        at_once: Callable[[], int],
+        documents: int,
+    ) -> None:
+        self._answers = answers
+        self._progress = progress
+        self._task = task
+        self._largest = largest
+        self._at_once = at_once
+        self._documents = documents
+        self._asked: Counter[str] = Counter()
+        self._started: set[Any] = set()
+        self.listener: Listener | None = None
+        self.original: Callable[..., list[Any]] = response_cache.ResponseCache.execute
+
+    def execute(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:
+        """Answer all requests; stands in for `ResponseCache.execute`."""
+        if len(requests) == 1 and self._documents > 1:
+            return self._single_step(cache, lm, kind, requests)
+        self._progress.enter("generate", self._task)
+        self._progress.expect(len(requests))
+        size = requests_per_chunk(len(requests), self._largest, self._at_once())
+        answers: list[Any] = []
+        for chunk in document_chunks([request.doc_id for request in requests], size):
+            part = requests[chunk]
+            self._progress.window(chunk.start, len(part))
+            answers += (fresh := self._answer(cache, lm, kind, part))
+            self._progress.advance(chunk.stop)
+            if self.listener is not None:
+                self.listener(part, fresh)
+        return answers
+
+    def _single_step(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:
+        """One step of an agentic task, which lmms-eval executes request by request."""
+        if not self._started:
+            self._progress.enter("generate", self._task)
+            self._progress.expect(self._documents)
+        self._started.add(requests[0].doc_id)
+        self._progress.window(len(self._started) - 1, 1)
+        return self._answer(cache, lm, kind, requests)
+
+    def _answer(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:
+        keys = [self._key(cache, kind, request) for request in requests]
+        missing = [index for index, key in enumerate(keys) if key not in self._answers]
+        fresh = self.original(cache, lm, kind, [requests[index] for index in missing])
+        if len(fresh) != len(missing):
+            raise RuntimeError(
+                f"expected {len(missing)} answers from the model adapter, got {len(fresh)}; "
+                "an adapter must return one answer per request, in order"
+            )
+        self._answers.keep(
+            (keys[index], cache._extract_cacheable(answer))
+            for index, answer in zip(missing, fresh, strict=True)
+            if not _kept_by_cache(cache, kind, requests[index], answer)
+        )
+        by_index = dict(zip(missing, fresh, strict=True))
+        answers = [by_index[index] if index in by_index else self._answers[key] for index, key in enumerate(keys)]
+        return [_as_answered(kind, answer) for answer in answers]
+
+    def _key(self, cache: Any, kind: str, request: Any) -> AnswerKey:
+        key = response_cache.compute_cache_key(
+            request_type=kind,
+            task_name=request.task_name,
+            doc_id=request.doc_id,
+            gen_kwargs=response_cache.extract_gen_kwargs(request),
+            idx=request.idx,
+            content_hash=response_cache._extract_content_hash(request),
+            task_fingerprint=cache._task_fingerprints.get(request.task_name, ""),
+            model_fingerprint_hash=cache._model_fingerprint_hash,
+            eval_version=cache._eval_version,
+        )
+        repeat = self._asked[key]
+        self._asked[key] += 1
+        return key, repeat
+
+
+@contextlib.contextmanager
+def chunked(execution: ChunkedExecution) -> Iterator[None]:
+    """Let `execution` answer in place of lmms-eval's response cache."""
+
+    def execute(cache: Any, lm: Any, reqtype: str, requests: Sequence[Any]) -> list[Any]:
+        return execution.execute(cache, lm, reqtype, requests)
+
+    response_cache.ResponseCache.execute = execute
+    try:
+        yield
+    finally:
+        response_cache.ResponseCache.execute = execution.original
+
+
+def _kept_by_cache(cache: Any, kind: str, request: Any, answer: Any) -> bool:
+    settings = response_cache.extract_gen_kwargs(request)
+    return bool(response_cache.is_deterministic(kind, settings) and cache._is_valid_response(answer, kind))
+
+
+def _as_answered(kind: str, answer: Any) -> Any:
+    # JSON turns the tuple of a log-likelihood into a list, and lmms-eval hands its text to scoring.
+    return tuple(answer) if kind == "loglikelihood" and isinstance(answer, list) else answer

@@ -1,0 +1,209 @@
+"""Evaluates the tasks of one request, one after the other, with one model.
+
+Owns the order of work and what a failure of one task means for the others. Scores are lmms-eval's:
+`simple_evaluate` runs once per leaf task with what its own command would pass. (lmms-eval 0.7.3.)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import Namespace
+from typing import Any
+
+from lmms_eval import evaluator
+from lmms_eval.__main__ import parse_eval_args
+
+from worker.runner.answers import AnswerStore
+from worker.runner.chunks import ChunkedExecution, chunked
+from worker.runner.environment import write_environment
+from worker.runner.events import EventWriter
+from worker.runner.failures import Failure, TaskFailure, classify
+from worker.runner.intervals import interval
+from worker.runner.loaded_model import LoadedModel
+from worker.runner.output_files import escape
+from worker.runner.progress import Progress
+from worker.runner.request import RunRequest
+from worker.runner.running_score import RunningScore
+from worker.runner.sample_rows import read_rows
+from worker.runner.task_result import Metric, Outcome, ResultWriter, primary_of, read_metrics
+from worker.runner.task_source import TaskSource
+
+_CACHE_RUN = "run"  # lmms-eval's cache forgets an interrupted run whose id it drew itself
+
+
+class Evaluation:
+    """The work of one runner process."""
+
+    def __init__(self, request: RunRequest, events: EventWriter, progress: Progress) -> None:
+        self._request = request
+        self._events = events
+        self._progress = progress
+        self._tasks = TaskSource(request)
+        self._results = ResultWriter(request, progress)
+        self._failed = False
+        self._model_failure: Failure | None = None
+
+    def run(self) -> bool:
+        """Evaluate every task; tell whether each one has its result."""
+        self._prepare_folders()
+        model: LoadedModel | None = None
+        with self._reporting(*self._request.tasks):
+            model = LoadedModel(self._request.model, self._progress)
+            write_environment(self._request.output_folder, model.adapter_class)
+        if model is None:
+            return False
+        tasks = self._load_tasks(model)
+        while tasks:
+            name, task = tasks.popitem()
+            model.task, model.keep = name, bool(tasks)
+            if self._model_failure is not None:
+                self._fail(name, self._model_failure)
+                continue
+            with self._reporting(name):
+                self._evaluate(name, task, model)
+        return not self._failed
+
+    def _prepare_folders(self) -> None:
+        self._request.cache_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._request.output_folder.mkdir(parents=True, exist_ok=True)
+        os.environ["LMMS_CACHE_RUN_ID"] = _CACHE_RUN
+
+    def _load_tasks(self, model: LoadedModel) -> dict[str, Any]:
+        """Load all data sets before the model, so that a missing one is noticed in seconds. Last task first."""
+        leaves: dict[str, Any] = {}
+        for name in self._request.tasks:
+            self._progress.enter("dataset", name)
+            with self._reporting(name):
+                for leaf, task in self._tasks.load(name, model.task_type).items():
+                    leaves.setdefault(leaf, task)
+        return dict(reversed(leaves.items()))
+
+    def _evaluate(self, name: str, task: Any, model: LoadedModel) -> None:
+        documents = self._documents(task)
+        self._events.task_started(name, len(documents))
+        started = time.monotonic()
+        answers = AnswerStore(self._request.cache_folder / escape(name) / "answers.db")
+        execution = ChunkedExecution(
+            answers=answers,
+            progress=self._progress,
+            task=name,
+            largest=self._request.chunk_size,
+            at_once=lambda: model.requests_at_once(self._request.batch_size),
+            documents=len(documents),
+        )
+        cli_args = self._cli_args()
+        execution.listener = RunningScore(name, task, cli_args, self._events).add
+        with model.in_place_of_loading(), chunked(execution):
+            results = self._simple_evaluate(name, task, cli_args)
+        answers.close()
+        rows = read_rows(task, results["results"][name], results["samples"][name], documents)
+        outcome = Outcome(name, task, results["results"][name], rows, time.monotonic() - started)
+        self._record(outcome)
+        task._instances = None  # answers and media of a finished task would pile up
+
+    def _documents(self, task: Any) -> range:
+        request, total = self._request, len(task.eval_docs)
+        end = total if request.limit is None else min(total, request.offset + request.limit)
+        if request.offset >= end:
+            raise TaskFailure(
+                "bad_request", f"expected an offset below the {total} documents of the task, got {request.offset}"
+            )
+        return range(request.offset, end)
+
+    def _simple_evaluate(self, name: str, task: Any, cli_args: Namespace) -> Any:
+        request, seeds = self._request, self._request.seeds
+        return evaluator.simple_evaluate(
+            model=request.model,
+            model_args=request.model_args,
+            tasks=[task],
+            num_fewshot=request.num_fewshot,
+            batch_size=request.batch_size,
+            device=request.device,
+            use_cache=str(request.cache_folder / escape(name)),
+            limit=request.limit,
+            offset=request.offset,
+            log_samples=True,
+            gen_kwargs=request.gen_kwargs,
+            task_manager=self._tasks.manager,
+            random_seed=seeds.python,
+            numpy_random_seed=seeds.numpy,
+            torch_random_seed=seeds.torch,
+            fewshot_random_seed=seeds.fewshot,
+            cli_args=cli_args,
+            repeats=request.repeats or 1,
+            process_docs_parallel=cli_args.process_docs_parallel,
+        )
+
+    def _cli_args(self) -> Namespace:
+        """Return what lmms-eval's own command would hand to tasks (defaults of its parser matter to scoring)."""
+        request, seeds = self._request, self._request.seeds
+        namespace: Namespace = parse_eval_args()[1]
+        vars(namespace).update(
+            model=request.model,
+            model_args=request.model_args,
+            tasks=",".join(request.tasks),
+            num_fewshot=request.num_fewshot,
+            batch_size=request.batch_size,
+            device=request.device,
+            limit=request.limit,
+            offset=request.offset,
+            gen_kwargs=request.gen_kwargs or "",
+            repeats=request.repeats or 1,
+            log_samples=True,
+            output_path=str(request.output_folder),
+            seed=[seeds.python, seeds.numpy, seeds.torch, seeds.fewshot],
+        )
+        return namespace
+
+    def _record(self, outcome: Outcome) -> None:
+        self._progress.enter("write", outcome.name)
+        metrics = read_metrics(outcome)
+        primary = primary_of(outcome, metrics)
+        result = self._results.write(outcome, metrics, primary)
+        if primary is not None:
+            self._events.score(outcome.name, _final_score(metrics[primary.key]), final=True)
+        self._events.task_finished(outcome.name, result)
+
+    def _reporting(self, *names: str) -> _TaskGuard:
+        return _TaskGuard(self, names)
+
+    def failed(self, names: tuple[str, ...], error: BaseException) -> None:
+        """Report tasks that an exception ended."""
+        phase = self._events.current_phase
+        failure = classify(error, phase)
+        if phase == "model_load":
+            self._model_failure = failure
+        for name in names:
+            self._fail(name, failure)
+
+    def _fail(self, name: str, failure: Failure) -> None:
+        self._failed = True
+        self._events.task_failed(name, failure.failure, failure.message, failure.traceback)
+
+
+class _TaskGuard:
+    """Turns whatever a task's or adapter's code raises into a failure of the named tasks."""
+
+    def __init__(self, evaluation: Evaluation, names: tuple[str, ...]) -> None:
+        self._evaluation = evaluation
+        self._names = names
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> bool:
+        # Some adapters and tasks end the process on a missing key; that must not take the other tasks along.
+        if not isinstance(error, Exception | SystemExit):
+            return False
+        self._evaluation.failed(self._names, error)
+        return True
+
+
+def _final_score(metric: Metric) -> dict[str, Any]:
+    numbers = [score for score in metric.scores if score is not None]
+    bounds = interval(numbers) if metric.per_sample else None
+    if bounds is None and metric.value is not None and metric.stderr is not None:
+        bounds = (metric.value - 1.96 * metric.stderr, metric.value + 1.96 * metric.stderr)
+    low, high = bounds or (None, None)
+    return {**metric.key._asdict(), "value": metric.value, "low": low, "high": high, "n": len(numbers)}

@@ -1,0 +1,93 @@
+"""What went wrong with a task: the class of the failure, its cause and what to do about it.
+
+Owns the failure classes of the protocol and the guess from an exception. It catches nothing itself.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "OutOfMemoryError",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "hipErrorOutOfMemory",
+)
+_JUDGE_MODULES = ("openai", "anthropic", "lmms_eval.llm_judge")
+_JUDGE_PATHS = ("/lmms_eval/llm_judge/", "/openai/", "/anthropic/")
+
+_REMEDIES = {
+    "bad_request": "Correct the request.",
+    "dataset": "Check the data set's name, its access token (HF_TOKEN) and this machine's network or data cache.",
+    "model_load": "Check the model's arguments, its files and the packages of the evaluation environment.",
+    "out_of_memory": "Use a smaller batch size or smaller inputs (for example max_pixels), or more GPUs, and retry: "
+    "answers so far are kept.",
+    "judge": "Check the judge's key, address and model name in the worker's environment, and retry: "
+    "answers are kept.",
+    "scoring": "The task's own scoring raised; answers are kept, so a retry after mending the task only scores.",
+    "timeout": "The service did not answer in time; retry: answers so far are kept.",
+    "unknown": "See the traceback and the log; answers so far are kept.",
+}
+_CLASS_OF_PHASE = {"dataset": "dataset", "model_load": "model_load", "score": "scoring"}
+
+
+class TaskFailure(Exception):
+    """A failure whose class we know already; its text is the whole message."""
+
+    def __init__(self, failure: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a ``task-failed`` event says."""
+
+    failure: str
+    message: str
+    traceback: str
+
+
+def classify(error: BaseException, phase: str) -> Failure:
+    """Describe an exception that ended a task in `phase`."""
+    cause = root_cause(error)
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(cause, TaskFailure):
+        return Failure(cause.failure, str(cause), trace)
+    failure = _class_of(cause, phase, trace)
+    return Failure(failure, f"{_describe(cause, phase)}\n{_REMEDIES[failure]}", trace)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the exception inside a retry wrapper (lmms-eval retries data set loading and scoring)."""
+    attempt = getattr(error, "last_attempt", None)
+    inner = attempt.exception() if attempt is not None else None
+    return root_cause(inner) if isinstance(inner, BaseException) else error
+
+
+def _class_of(cause: BaseException, phase: str, trace: str) -> str:
+    text = f"{type(cause).__name__}: {cause}"
+    if isinstance(cause, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
+        return "out_of_memory"
+    if phase == "score" and _from_judge(cause, trace):
+        return "judge"
+    if phase == "generate" and (isinstance(cause, TimeoutError) or type(cause).__name__.endswith("Timeout")):
+        return "timeout"
+    return _CLASS_OF_PHASE.get(phase, "unknown")
+
+
+def _from_judge(cause: BaseException, trace: str) -> bool:
+    return type(cause).__module__.startswith(_JUDGE_MODULES) or any(path in trace for path in _JUDGE_PATHS)
+
+
+def _describe(cause: BaseException, phase: str) -> str:
+    text = str(cause).strip() or "no message"
+    if isinstance(cause, SystemExit):
+        text = f"the code ended the process with status {cause.code!r}"
+    if len(text) > 1000:
+        text = f"{text[:1000]} …"
+    frames = traceback.extract_tb(cause.__traceback__)
+    place = f" (in {frames[-1].name})" if frames else ""
+    return f"{type(cause).__name__} in phase {phase}{place}: {text}"

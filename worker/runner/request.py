@@ -1,0 +1,143 @@
+"""The request that arrives on stdin: one JSON object, checked field by field into a `RunRequest`.
+
+Pure. It says what was expected and what came; it never echoes model arguments, which may hold a key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from worker.runner.events import PROTOCOL
+
+T = TypeVar("T")
+
+
+class RequestError(ValueError):
+    """The request is not what protocol version 1 asks for."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds that lmms-eval takes, in its own order."""
+
+    python: int
+    numpy: int
+    torch: int
+    fewshot: int
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to evaluate, with what, and where to put it."""
+
+    run_id: str
+    part: str
+    attempt: int
+    model: str
+    model_args: str
+    tasks: tuple[str, ...]
+    include_paths: tuple[str, ...]
+    limit: int | None
+    offset: int
+    batch_size: int
+    num_fewshot: int | None
+    seeds: Seeds
+    gen_kwargs: str | None
+    repeats: int | None
+    chunk_size: int
+    cache_folder: Path
+    output_folder: Path
+    thumbnail_bytes: int
+    device: str | None
+
+
+def parse_request(text: str) -> RunRequest:
+    """Read the request, or raise `RequestError` that names the field."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"expected one JSON object on stdin, got {len(text)} characters: {error}") from error
+    if not isinstance(document, dict):
+        raise RequestError(f"expected one JSON object on stdin, got a {type(document).__name__}")
+    protocol = document.get("protocol")
+    if protocol != PROTOCOL:
+        raise RequestError(
+            f"expected protocol {PROTOCOL}, got {protocol!r}; install worker and runner from the same release"
+        )
+    return _build(_Fields(document))
+
+
+def _build(fields: _Fields) -> RunRequest:
+    return RunRequest(
+        run_id=fields.text("run_id"),
+        part=fields.text("part"),
+        attempt=fields.number("attempt", least=0),
+        model=fields.text("model"),
+        model_args=fields.text("model_args", empty=True),
+        tasks=fields.texts("tasks", empty=False),
+        include_paths=fields.texts("include_paths"),
+        limit=fields.optional("limit", lambda name: fields.number(name, least=1)),
+        offset=fields.number("offset", least=0),
+        batch_size=fields.number("batch_size", least=1),
+        num_fewshot=fields.optional("num_fewshot", lambda name: fields.number(name, least=0)),
+        seeds=fields.seeds("seeds"),
+        gen_kwargs=fields.optional("gen_kwargs", lambda name: fields.text(name, empty=True)),
+        repeats=fields.optional("repeats", lambda name: fields.number(name, least=1)),
+        chunk_size=fields.number("chunk_size", least=1),
+        cache_folder=fields.folder("cache_folder"),
+        output_folder=fields.folder("output_folder"),
+        thumbnail_bytes=fields.number("thumbnail_bytes", least=0),
+        device=fields.optional("device", fields.text),
+    )
+
+
+class _Fields:
+    """Typed access to the raw object; every complaint names the field."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+
+    def _get(self, name: str) -> Any:
+        if name not in self._document:
+            raise RequestError(f"expected the field {name!r} in the request, it is missing")
+        return self._document[name]
+
+    def optional(self, name: str, read: Callable[[str], T]) -> T | None:
+        return None if self._get(name) is None else read(name)
+
+    def text(self, name: str, empty: bool = False) -> str:
+        value = self._get(name)
+        if not isinstance(value, str) or not (value or empty):
+            raise RequestError(f"expected {name!r} to be text, got {type(value).__name__}")
+        return value
+
+    def texts(self, name: str, empty: bool = True) -> tuple[str, ...]:
+        value = self._get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            raise RequestError(f"expected {name!r} to be a list of names, got {value!r}")
+        if not (value or empty):
+            raise RequestError(f"expected {name!r} to name at least one, got an empty list")
+        return tuple(dict.fromkeys(value))
+
+    def number(self, name: str, least: int) -> int:
+        value = self._get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise RequestError(f"expected {name!r} to be a whole number of at least {least}, got {value!r}")
+        return value
+
+    def folder(self, name: str) -> Path:
+        path = Path(self.text(name))
+        if not path.is_absolute():
+            raise RequestError(f"expected {name!r} to be an absolute path, got {str(path)!r}")
+        return path
+
+    def seeds(self, name: str) -> Seeds:
+        value = self._get(name)
+        if not isinstance(value, dict):
+            raise RequestError(f"expected {name!r} to be an object, got {type(value).__name__}")
+        inner = _Fields(value)
+        return Seeds(*(inner.number(seed, least=0) for seed in ("python", "numpy", "torch", "fewshot")))

@@ -1,0 +1,107 @@
+"""lmms-eval's samples of one task as one row per document.
+
+Owns the reading of lmms-eval 0.7.3's result structure: it lists a document once per filter, without the filter's
+name, in the order of the task's filters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.runner.failures import TaskFailure
+from worker.runner.primary_metric import MetricKey
+
+_NOT_METRICS = ("_stderr", "_stderr_clt", "_stderr_clustered")
+
+
+@dataclass
+class SampleRows:
+    """Columns over the documents, all in the order of `doc_ids` (ascending)."""
+
+    doc_ids: list[int]
+    inputs: list[str]
+    targets: list[str]
+    responses: list[list[str]]
+    filtered: dict[str, list[str]] = field(default_factory=dict)
+    values: dict[MetricKey, list[Any]] = field(default_factory=dict)
+
+    @property
+    def empty_responses(self) -> int:
+        """How many documents got nothing but blank answers."""
+        return sum(not any(answer.strip() for answer in answers) for answers in self.responses)
+
+
+def read_rows(
+    task: Any, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], expected: range
+) -> SampleRows:
+    """Gather the rows; raise when a document is missing or surplus."""
+    filters = list(task.instances[0].filtered_resps)
+    by_filter = _split_by_filter(samples, filters, expected)
+    requests = defaultdict(list)
+    for instance in sorted(task.instances, key=lambda instance: instance.idx):
+        requests[instance.doc_id].append(instance)
+    first = by_filter[filters[0]]
+    return SampleRows(
+        doc_ids=list(expected),
+        inputs=[as_text(requests[i][0].args[0]) for i in expected],
+        targets=[as_text(first[i]["target"]) for i in expected],
+        responses=[[as_text(answer) for request in requests[i] for answer in request.resps] for i in expected],
+        filtered={name: [_filtered_text(rows[i]) for i in expected] for name, rows in by_filter.items()},
+        values={
+            MetricKey(metric, name): [by_filter[name][i].get(metric) for i in expected]
+            for metric, name in metric_keys(results, filters)
+        },
+    )
+
+
+def metric_keys(results: Mapping[str, Any], filters: Sequence[str]) -> list[MetricKey]:
+    """List the metrics of lmms-eval's results entry, without its standard errors."""
+    keys = [
+        MetricKey(entry.removesuffix(f",{name}"), name)
+        for entry in results
+        for name in filters
+        if entry.endswith(f",{name}")
+    ]
+    derived = {MetricKey(key.metric + suffix, key.filter) for key in keys for suffix in _NOT_METRICS}
+    return [key for key in keys if key not in derived]
+
+
+def as_text(value: Any) -> str:
+    """Return text as it is, None as nothing, anything else as JSON where that works."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _split_by_filter(
+    samples: Sequence[Mapping[str, Any]], filters: Sequence[str], expected: range
+) -> dict[str, dict[int, Mapping[str, Any]]]:
+    wanted = len(expected) * len(filters)
+    if len(samples) != wanted:
+        raise TaskFailure(
+            "scoring",
+            f"expected {wanted} scored samples ({len(expected)} documents, filters {', '.join(filters)}), lmms-eval "
+            f"returned {len(samples)}; see the log for the documents that it left out",
+        )
+    size = len(expected)
+    by_filter = {
+        name: {int(row["doc_id"]): row for row in samples[index * size : (index + 1) * size]}
+        for index, name in enumerate(filters)
+    }
+    for name, rows in by_filter.items():
+        if rows.keys() != set(expected):
+            raise TaskFailure(
+                "scoring",
+                f"expected documents {expected.start} to {expected.stop - 1} once each under filter {name!r}, "
+                f"lmms-eval returned {len(rows)} different ones",
+            )
+    return by_filter
+
+
+def _filtered_text(row: Mapping[str, Any]) -> str:
+    answers = row["filtered_resps"]
+    return as_text(answers[0] if len(answers) == 1 else answers)
