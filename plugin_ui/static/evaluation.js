@@ -1,0 +1,157 @@
+// One evaluation, live: progress, rate and running score per task, and the log. What the server renders is refreshed
+// when a state changes; what moves many times a second is drawn here.
+
+import { LogView } from "./log_view.js";
+import { Refresher } from "./refresh.js";
+import { drawScores, formatScore } from "./score_chart.js";
+import { listen } from "./stream.js";
+import { span } from "./times.js";
+
+const tasks = document.getElementById("tasks");
+const chart = document.getElementById("chart");
+const news = document.getElementById("news");
+const consoleRoot = document.getElementById("console");
+const log = new LogView(consoleRoot);
+const refresher = new Refresher(250);
+const progress = new Map();
+const scores = new Map();
+let inFront = null;
+let drawing = false;
+let ended = tasks.dataset.live !== "yes";
+let announced = 0;
+
+function rowOf(task) {
+  return [...tasks.querySelectorAll("tr[data-task]")].find((row) => row.dataset.task === task);
+}
+
+function progressText({ phase, done, total, rate, eta_s: eta }) {
+  const pieces = [`${phase} ${done} of ${total}`];
+  if (rate) pieces.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)} per second`);
+  if (eta !== null && eta !== undefined && done < total) pieces.push(`${span(eta)} left`);
+  return pieces.join(" · ");
+}
+
+function drawProgress(task, row, data) {
+  if (row.dataset.state === "finished" || row.dataset.state === "queued") return;
+  const bar = row.querySelector('[data-part="bar"]');
+  bar.max = data.total || 1;
+  bar.value = data.done;
+  row.querySelector('[data-part="progress"]').textContent = progressText(data);
+}
+
+function drawScore(task, row, points) {
+  const last = points.at(-1);
+  if (row.dataset.state !== "finished") {
+    const cell = row.querySelector('[data-part="score"]');
+    const value = document.createElement("span");
+    value.className = "score";
+    value.textContent = formatScore(last.value);
+    const range = document.createElement("span");
+    range.className = "plus-minus";
+    if (last.low !== null && last.high !== null) range.textContent = ` ${formatScore(last.low)}–${formatScore(last.high)}`;
+    const about = document.createElement("small");
+    about.textContent = `${last.metric}, ${last.n} so far`;
+    cell.replaceChildren(value, range, about);
+  }
+  if (points.length < 2) return;
+  const spark = row.querySelector('[data-part="spark"]');
+  spark.removeAttribute("hidden");
+  spark.setAttribute("aria-label", `Running score of ${task}: ${formatScore(last.value)} after ${last.n} samples`);
+  drawScores(spark, points);
+}
+
+function drawChart() {
+  const points = scores.get(inFront);
+  if (!points || points.length < 2) return;
+  const part = (name) => chart.querySelector(`[data-part="${name}"]`);
+  chart.hidden = false;
+  part("title").textContent = `${inFront} (${points[0].metric})`;
+  const { low, high, lastN } = drawScores(part("plot"), points, { grid: true });
+  const label = (value) => Object.assign(document.createElement("span"), { textContent: value });
+  part("axis").replaceChildren(...[high, (low + high) / 2, low].map((value) => label(Number(value.toPrecision(3)))));
+  part("ticks").replaceChildren(label("0"), label(`${lastN} samples`));
+}
+
+function draw() {
+  drawing = false;
+  for (const [task, data] of progress) {
+    const row = rowOf(task);
+    if (row) drawProgress(task, row, data);
+  }
+  for (const [task, points] of scores) {
+    const row = rowOf(task);
+    if (row) drawScore(task, row, points);
+  }
+  drawChart();
+}
+
+function drawSoon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(draw);
+}
+
+function announce(text, patient = false) {
+  // Progress is told every 20 seconds at most; a screen reader would otherwise not come to rest.
+  if (patient && Date.now() - announced < 20_000) return;
+  announced = Date.now();
+  news.textContent = text;
+}
+
+const on = {
+  state(data, event) {
+    if (data.state === "queued" || data.state === "starting") {
+      progress.delete(data.task);
+      scores.delete(data.task);
+    }
+    const row = data.task ? rowOf(data.task) : null;
+    if (ended || (row && row.dataset.state === data.state)) return;
+    announce(data.task ? `${data.task} is ${data.state}` : `The evaluation is ${data.run_state}`);
+    refresher.soon();
+  },
+  phase(data) {
+    if (!data.task) return;
+    const before = progress.get(data.task);
+    progress.set(data.task, { done: 0, total: 0, ...before, ...data });
+  },
+  progress(data) {
+    progress.set(data.task, data);
+    announce(`${data.task}: ${progressText(data)}`, true);
+  },
+  score(data) {
+    if (data.value === null) return;
+    const points = scores.get(data.task) ?? [];
+    // One line per task: the metric and filter that came first.
+    if (points.length && (points[0].metric !== data.metric || points[0].filter !== data.filter)) return;
+    if (points.length && data.n < points.at(-1).n) points.length = 0;
+    points.push(data);
+    scores.set(data.task, points);
+    inFront = data.task;
+  },
+  log(data) {
+    log.add(data.lines);
+  },
+  gpu() {},
+};
+
+function follow() {
+  listen(tasks.dataset.events, (event) => {
+    on[event.kind]?.(event.data, event);
+    drawSoon();
+  });
+}
+
+async function readLog() {
+  const answer = await fetch(consoleRoot.dataset.log);
+  if (answer.ok) log.replace((await answer.json()).lines);
+}
+
+document.addEventListener("lmms:refreshed", () => {
+  drawSoon();
+  const live = tasks.dataset.live === "yes";
+  if (live !== !ended) location.reload(); // ended, or queued again: the log now comes from another place
+  ended = !live;
+});
+
+if (ended) readLog();
+follow();
