@@ -9,7 +9,7 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +35,13 @@ class ServerCommand(NamedTuple):
     backend_store_uri: str
 
 
-def server_command(settings: Settings, environ: Mapping[str, str], options: Sequence[str] = ()) -> ServerCommand:
-    """Put the command together; `options` are `mlflow server`'s own and win over our defaults."""
+def server_command(
+    settings: Settings, environ: Mapping[str, str], options: Sequence[str] = (), *, dry: bool = False
+) -> ServerCommand:
+    """Put the command together; `options` are `mlflow server`'s own and win over our defaults.
+
+    Makes the folders and secrets that it names, unless `dry`.
+    """
     folder = settings.data_folder.absolute()
     backend = _given(options, environ, *_BACKEND)
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--app-name", "lmms"]
@@ -47,10 +52,12 @@ def server_command(settings: Settings, environ: Mapping[str, str], options: Sequ
         command += ["--artifacts-destination", str(folder / "artifacts")]
     if not any(option.startswith(("--uvicorn-opts", "--gunicorn-opts", "--waitress-opts")) for option in options):
         # uvicorn puts this folder first on the path, by default the current one with whatever lies in it.
-        command += ["--uvicorn-opts", f"--app-dir {shlex.quote(str(_empty_folder(folder)))}"]
+        command += ["--uvicorn-opts", f"--app-dir {shlex.quote(str(folder / 'empty'))}"]
     variables = {"PYTHONSAFEPATH": "1", "MLFLOW_LMMS_DATA_FOLDER": str(folder)}
+    if not dry:
+        _make_folder(folder / "empty")
     if settings.auth == "basic":
-        variables |= _sign_in(folder, environ, backend)
+        variables |= _sign_in(folder, environ, backend, _unwritten if dry else private_text)
     return ServerCommand([*command, *options], variables, backend)
 
 
@@ -98,23 +105,29 @@ def _given(options: Sequence[str], environ: Mapping[str, str], option: str, vari
     return environ.get(variable) or None
 
 
-def _empty_folder(data_folder: Path) -> Path:
-    folder = data_folder / "empty"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the data folder {folder.parent} cannot be written: {error}") from None
 
 
-def _sign_in(folder: Path, environ: Mapping[str, str], backend: str) -> dict[str, str]:
+def _unwritten(_path: Path, make: str) -> str:
+    return make
+
+
+def _sign_in(
+    folder: Path, environ: Mapping[str, str], backend: str, kept_text: Callable[[Path, str], str]
+) -> dict[str, str]:
     kept = secrets_folder(folder)
     made = {
-        SESSION_KEY: environ.get(SESSION_KEY) or private_text(folder / "server_secret", secrets.token_urlsafe(48)),
+        SESSION_KEY: environ.get(SESSION_KEY) or kept_text(folder / "server_secret", secrets.token_urlsafe(48)),
         ADMIN_NAME: environ.get(ADMIN_NAME) or "admin",
-        ADMIN_PASSWORD: environ.get(ADMIN_PASSWORD)
-        or private_text(kept / "admin_password", secrets.token_urlsafe(18)),
+        ADMIN_PASSWORD: environ.get(ADMIN_PASSWORD) or kept_text(kept / "admin_password", secrets.token_urlsafe(18)),
     }
     if AUTH_CONFIG not in environ:
         users = f"sqlite:///{folder / 'users.db'}" if backend.startswith("sqlite") else backend
         lines = ["[mlflow]", "default_permission = READ", f"database_uri = {users.replace('%', '%%')}", ""]
-        private_text(kept / "basic_auth.ini", "\n".join(lines))
+        kept_text(kept / "basic_auth.ini", "\n".join(lines))
         made[AUTH_CONFIG] = str(kept / "basic_auth.ini")
     return made

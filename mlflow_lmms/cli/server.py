@@ -22,7 +22,7 @@ def server(dry_run: bool, mlflow_options: tuple[str, ...]) -> None:
     data folder.
     """
     settings = Settings.load()
-    prepared = server_command(settings, os.environ, mlflow_options)
+    prepared = server_command(settings, os.environ, mlflow_options, dry=dry_run)
     if dry_run:
         for name, value in prepared.environ.items():
             click.echo(f"{name}={'***' if name in (SESSION_KEY, ADMIN_PASSWORD) else shlex.quote(value)}")

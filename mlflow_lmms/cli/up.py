@@ -1,0 +1,78 @@
+"""`mlflow-lmms up`: everything on one machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import click
+
+from mlflow_lmms.local_stack import LocalStack, pages
+from mlflow_lmms.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., object])
+PORT = 5000
+
+
+def stack_options(command: Command) -> Command:
+    """The options that `up` and `demo` share."""
+    port = click.option(
+        "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: a free one."
+    )
+    folder = click.option(
+        "--data-folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where everything is kept; MLFLOW_LMMS_DATA_FOLDER counts too.  [default: mlflow-lmms-data]",
+    )
+    return port(folder(command))
+
+
+@click.command()
+@stack_options
+def up(port: int, data_folder: Path | None) -> None:
+    """Run the MLflow server with our tabs, a queue and a worker on this machine, for this machine alone.
+
+    All data is kept in one folder; the next start on it finds everything again. Ctrl-C stops everything.
+    """
+    stop_on_signals()
+    with LocalStack(Settings.load(data_folder=data_folder), port, say) as stack:
+        greet(stack)
+        serve()
+    click.echo("stopped")
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGHUP stop the stack as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def serve() -> None:
+    """Return on Ctrl-C, which is the ordinary end of a server."""
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        click.echo("\nstopping …", err=True)
+
+
+def say(line: str) -> None:
+    """Show what the supervisor has to tell."""
+    click.echo(line, err=True)
+
+
+def greet(stack: LocalStack) -> None:
+    """Say what runs, where its data is and which pages to look at."""
+    program = stack.embedded.program if stack.embedded is not None else None
+    queue = program or ("adopted a running one" if stack.embedded is not None else "as set by MLFLOW_LMMS_REDIS_URL")
+    rows = {"data": stack.folder, "queue": queue, "logs": stack.folder / "logs", **pages(stack.url)}
+    for name, value in rows.items():
+        click.echo(f"{name.lower():<12} {value}")
+    click.echo(f"in another terminal: MLFLOW_TRACKING_URI={stack.url} mlflow-lmms submit …; Ctrl-C stops everything")
