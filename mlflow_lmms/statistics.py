@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,13 +89,18 @@ def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -
         return PairedDifference(float("nan"), float("nan"), float("nan"), 1.0, 0, 0, 0, "no shared documents")
     random = np.random.default_rng(_SEED)
     if is_binary(first) and is_binary(second):
-        p_value = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+        p_value = mcnemar(wins, losses)
         counts = random.multinomial(n, [wins / n, losses / n, (n - wins - losses) / n], size=_DRAWS)
         means, method = (counts[:, 0] - counts[:, 1]) / n, "exact McNemar"
     else:
         p_value, means, method = _sign_flip(delta, random), _bootstrap_means(delta, random), "sign-flip permutation"
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return PairedDifference(float(delta.mean()), float(low), float(high), p_value, wins, losses, n, method)
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Two-sided p-value of the exact McNemar test, from the documents on which two models differ."""
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def _sign_flip(delta: NDArray[np.float64], random: np.random.Generator) -> float:
@@ -120,17 +125,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
 
 
-def tie_groups(scores: Mapping[str, float], ties: set[frozenset[str]], *, higher_is_better: bool) -> dict[str, int]:
-    """Rank of each name, where names that are not told apart from a group's best share its rank (1 is best).
+def tie_groups(ordered: Sequence[str], differ: Callable[[str, str], bool]) -> dict[str, int]:
+    """Rank of each name (1 is best), where a name that does not differ from its group's best shares that rank.
 
     Args:
-        ties: pairs of names whose difference is not significant.
+        ordered: names, best first.
+        differ: whether the difference of two names is significant.
     """
-    order = sorted(scores, key=lambda name: scores[name], reverse=higher_is_better)
     ranks: dict[str, int] = {}
     leader: str | None = None
-    for position, name in enumerate(order, start=1):
-        if leader is None or frozenset((leader, name)) not in ties:
+    for position, name in enumerate(ordered, start=1):
+        if leader is None or differ(leader, name):
             leader = name
             ranks[name] = position
         else:
