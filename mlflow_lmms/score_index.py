@@ -1,4 +1,4 @@
-"""The score index: what the MLflow runs' metrics say, as rows that boards are made of. Rebuilt from the runs at will."""
+"""The score index: the MLflow runs' metrics as rows that boards are made of; rebuilt from the runs at will."""
 
 from __future__ import annotations
 

@@ -1,0 +1,57 @@
+"""Boards for people: scores from the index, vectors from the runs, ranked and put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlflow_lmms.leaderboard import Board, make_board
+from mlflow_lmms.run_reader import RunReader
+from mlflow_lmms.score_index import ScoreIndex
+from mlflow_lmms.verdict import verdicts
+
+
+@dataclass(frozen=True)
+class RankedBoard:
+    """A board with its sentences."""
+
+    board: Board
+    verdicts: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The board as plain values for programs."""
+        return {
+            "columns": [asdict(column) for column in self.board.columns],
+            "rows": [
+                {
+                    "model": row.model,
+                    "rank": row.rank,
+                    "win_rate": row.win_rate,
+                    "coverage": row.coverage,
+                    "cells": {task: _cell(asdict(cell)) for task, cell in row.cells.items()},
+                }
+                for row in self.board.rows
+            ],
+            "verdicts": list(self.verdicts),
+            "left_out": list(self.board.left_out),
+        }
+
+
+def _cell(cell: dict[str, Any]) -> dict[str, Any]:
+    return {**cell.pop("score"), **cell}
+
+
+def ranked_board(
+    scores: ScoreIndex,
+    reader: RunReader,
+    *,
+    experiment_ids: Collection[str] | None,
+    suite: str | None = None,
+    tasks: Collection[str] | None = None,
+    partial: bool = False,
+) -> RankedBoard:
+    """The board of what the caller may read (`experiment_ids`; None means everything)."""
+    found = scores.primary_scores(experiment_ids=experiment_ids, suite=suite, tasks=tasks)
+    board = make_board(found, reader.vector, partial=partial)
+    return RankedBoard(board, tuple(verdicts(board, reader.vector)))

@@ -1,0 +1,92 @@
+"""Puts the server's parts together, once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from mlflow import MlflowClient
+
+from mlflow_lmms.catalogue import Catalogue, read_catalogue
+from mlflow_lmms.database import database_url, open_database
+from mlflow_lmms.evaluation_queue import EvaluationQueue
+from mlflow_lmms.evaluation_store import EvaluationStore
+from mlflow_lmms.lifecycle import Lifecycle
+from mlflow_lmms.live_events import EventLog
+from mlflow_lmms.reaper import Reaper
+from mlflow_lmms.run_mirror import RunMirror
+from mlflow_lmms.run_reader import FetchArtifact, RunReader
+from mlflow_lmms.score_index import ScoreIndex
+from mlflow_lmms.settings import Settings
+from mlflow_lmms.submission import Submission
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the server's doors call."""
+
+    settings: Settings
+    client: MlflowClient
+    store: EvaluationStore
+    queue: EvaluationQueue
+    events: EventLog
+    lifecycle: Lifecycle
+    submission: Submission
+    scores: ScoreIndex
+    reader: RunReader
+    reaper: Reaper
+    catalogue: Callable[[], Catalogue]
+
+
+def build_services(
+    settings: Settings,
+    *,
+    backend_store_uri: str,
+    registry_uri: str | None,
+    fetch_artifact: FetchArtifact,
+    store_artifact: Callable[[str, Path, str], None],
+) -> Services:
+    """Open the database (migrating our tables) and build the services on it.
+
+    Args:
+        fetch_artifact: brings an artifact of a run (run id, path) to a local file.
+        store_artifact: puts a local file into a run's artifact folder (run id, file, folder).
+    """
+    store = EvaluationStore(open_database(database_url(settings.database_url, backend_store_uri)))
+    store.migrate()
+    client = MlflowClient(tracking_uri=backend_store_uri, registry_uri=registry_uri)
+    queue = EvaluationQueue(settings.redis_address)
+    events = EventLog(settings.redis_address)
+    mirror = RunMirror(client)
+    scores = ScoreIndex(store, client)
+    catalogue = _once(lambda: read_catalogue(settings.task_folders))
+    lifecycle = Lifecycle(store, queue, events, mirror, settings, scores.refresh)
+    submission = Submission(store, client, queue, lifecycle, catalogue, store_artifact, settings)
+    return Services(
+        settings=settings,
+        client=client,
+        store=store,
+        queue=queue,
+        events=events,
+        lifecycle=lifecycle,
+        submission=submission,
+        scores=scores,
+        reader=RunReader(fetch_artifact),
+        reaper=Reaper(store, lifecycle, mirror, settings),
+        catalogue=catalogue,
+    )
+
+
+def _once(read: Callable[[], Catalogue]) -> Callable[[], Catalogue]:
+    """Read the catalogue at the first call and keep it; reading takes about a second."""
+    lock, kept = Lock(), list[Catalogue]()
+
+    def get() -> Catalogue:
+        with lock:
+            if not kept:
+                kept.append(read())
+            return kept[0]
+
+    return get
