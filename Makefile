@@ -1,0 +1,42 @@
+# `make demo` and `make test` are all the set-up there is: they make a virtual environment on first use.
+#
+#   make demo [ARGS=--exit]   everything on this machine: server, queue, worker, three models evaluated and ranked
+#   make test [ARGS=…]        the whole test suite (ARGS go to pytest)
+#   make check                formatting, lint, types, import rules
+#   make bench                every benchmark
+#   make dev                  `up` for developers: Python and templates reload, an empty history is seeded
+#
+# PYTHON: the Python to make the environment with. VENV: where to put it.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+ENVIRONMENT = @command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11-3.13" >&2; exit 1; }; \
+	$(PYTHON) .ci/make_environment.py $(VENV)
+
+.PHONY: demo test check bench dev
+.DEFAULT_GOAL := demo
+
+demo:
+	$(ENVIRONMENT) local
+	@exec $(BIN)/mlflow-lmms demo $(ARGS)
+
+test:
+	$(ENVIRONMENT) local,dev
+	$(BIN)/python -P -m pytest $(ARGS)
+
+check:
+	$(ENVIRONMENT) local,dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench:
+	$(ENVIRONMENT) local,dev
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python -P $$file; done
+
+dev:
+	$(ENVIRONMENT) local,dev
+	@exec $(BIN)/mlflow-lmms up --dev $(ARGS)
