@@ -21,12 +21,12 @@ class Client:
     """Evaluations on one MLflow server.
 
     Args:
-        server_url: the MLflow server; default: ``MLFLOW_TRACKING_URI``, else the local one.
+        tracking_uri: the MLflow server; default: ``MLFLOW_TRACKING_URI``, else the local one.
         credentials: default: MLflow's own environment variables.
     """
 
-    def __init__(self, server_url: str | None = None, credentials: Credentials | None = None) -> None:
-        self._http = HttpApi(server_url or Settings.load().server_url, credentials)
+    def __init__(self, tracking_uri: str | None = None, credentials: Credentials | None = None) -> None:
+        self._http = HttpApi(tracking_uri or Settings.load().server_url, credentials)
 
     @property
     def server_url(self) -> str:

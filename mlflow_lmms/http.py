@@ -91,8 +91,8 @@ class HttpApi:
     def unavailable(self, error: object) -> UnavailableError:
         """The error for a server that does not answer."""
         return UnavailableError(
-            f"the MLflow server at {self.server_url} does not answer ({_short(error)}): start it with `mlflow-lmms up`, "
-            "or set MLFLOW_TRACKING_URI to where it is; `mlflow-lmms doctor` checks it"
+            f"the MLflow server at {self.server_url} does not answer ({_short(error)}): start it with "
+            "`mlflow-lmms up`, or set MLFLOW_TRACKING_URI to where it is; `mlflow-lmms doctor` checks it"
         )
 
     def answer(self, response: requests.Response) -> dict[str, Any]:
