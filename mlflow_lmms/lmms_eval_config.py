@@ -87,8 +87,8 @@ def _limit(value: Any) -> int | None:
         return None
     if number != int(number):
         raise InvalidRequestError(
-            f"limit={value!r} is a share of the documents, which lmms-eval applies wrongly to several tasks (the first "
-            "task's count is used for all): give a number of documents"
+            f"limit={value!r} is a share of the documents, which lmms-eval applies wrongly to several tasks (it "
+            "uses the first task's count for all): give a number of documents"
         )
     return int(number)
 
