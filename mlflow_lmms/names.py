@@ -27,6 +27,7 @@ class Tag:
     STATE = "lmms.state"
     MODEL = "lmms.model"
     MODEL_VERSION = "lmms.model_version"
+    LOGGED_MODEL = "lmms.logged_model"
     ADAPTER = "lmms.adapter"
     UNREGISTERED = "lmms.unregistered"
     SUITE = "lmms.suite"

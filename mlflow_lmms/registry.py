@@ -1,7 +1,7 @@
 """Models in MLflow's Model Registry: registering one with all that lmms-eval needs, and resolving it again.
 
-A version made here has a registration run whose artifact folder ``model/`` holds ``lmms_model.json`` and, for a
-model with files of its own, those files. What lmms-eval needs stands in the version's tags.
+A version made here is an MLflow logged model whose artifacts are ``lmms_model.json`` and, for a model with files of
+its own, those files. What lmms-eval needs stands in the version's tags.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
@@ -19,12 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from mlflow_lmms.errors import InvalidRequestError, NotFoundError, UnavailableError
 from mlflow_lmms.model_arguments import refuse_secrets
 from mlflow_lmms.model_files import describe_files
-from mlflow_lmms.names import Tag
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.work_order import ResolvedModel
 
 EXPERIMENT = "lmms-models"
-_FOLDER = "model"
 _DESCRIPTION = "lmms_model.json"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[A-Za-z0-9_\-]+))")
 
@@ -65,6 +64,7 @@ class ModelTag:
     STEP = "lmms.step"
     GPUS = "lmms.gpus"
     CHECKPOINT = "lmms.checkpoint"
+    LOGGED_MODEL = "lmms.logged_model"
 
 
 class ModelDescription(BaseModel):
@@ -135,14 +135,20 @@ def _create_version(
 ) -> ModelVersion:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
-    run = client.create_run(experiment_id, run_name=f"register {name}", tags={Tag.SOURCE: "register", **tags})
+    logged = client.create_logged_model(
+        experiment_id,
+        name=re.sub(r"[^\w\- ]", "-", name),
+        source_run_id=description.parent_run,
+        tags=tags,
+        params=description.model_args,
+        model_type="lmms-eval",
+    )
     with tempfile.TemporaryDirectory() as folder:
-        about = Path(folder) / _DESCRIPTION
-        about.write_text(json.dumps({"name": name, **tags}, indent=1), encoding="utf-8")
-        client.log_artifact(run.info.run_id, str(about), _FOLDER)
+        (Path(folder) / _DESCRIPTION).write_text(json.dumps({"name": name, **tags}, indent=1), encoding="utf-8")
+        client.log_model_artifacts(logged.model_id, folder)
     if description.files is not None:
-        client.log_artifacts(run.info.run_id, str(description.files), _FOLDER)
-    client.set_terminated(run.info.run_id)
+        client.log_model_artifacts(logged.model_id, str(description.files))
+    logged = client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     try:
         client.get_registered_model(name)
     except MlflowException as error:
@@ -151,9 +157,10 @@ def _create_version(
         client.create_registered_model(name)
     return client.create_model_version(
         name,
-        source=f"{run.info.artifact_uri}/{_FOLDER}",
-        run_id=description.parent_run or run.info.run_id,
-        tags=tags,
+        source=logged.artifact_location,
+        run_id=description.parent_run,
+        model_id=logged.model_id,
+        tags={**tags, ModelTag.LOGGED_MODEL: logged.model_id},
     )
 
 
@@ -185,6 +192,7 @@ def resolve_model(client: MlflowClient, request: EvaluationRequest) -> ResolvedM
         artifact_uri=str(version.source) if argument else None,
         artifact_argument=argument,
         parent_run_id=version.tags.get(ModelTag.PARENT_RUN),
+        logged_model_id=version.tags.get(ModelTag.LOGGED_MODEL),
         content=version.tags.get(ModelTag.CONTENT) or version.tags.get(ModelTag.REVISION),
     )
 

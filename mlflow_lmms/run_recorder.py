@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Run, RunTag
 
 from mlflow_lmms.names import Artifact, MetricName, Tag, cut, was_cut
 from mlflow_lmms.score_vectors import read_score_vector
@@ -53,9 +53,14 @@ class RunRecorder:
             self._upload(run_id, source, target)
         self._merge_results(run_id, result)
         dataset = _dataset(result)
-        self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "eval")])])
+        model_id = run.data.tags.get(Tag.LOGGED_MODEL)
+        self._client.log_inputs(
+            run_id,
+            datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "eval")])],
+            models=[LoggedModelInput(model_id)] if model_id else [],
+        )
         named = list(_values(result, folder / result.scores_file, _slice_budget(run)))
-        metrics = _metrics(named, attempt, dataset)
+        metrics = _metrics(named, attempt, dataset, run_id, model_id)
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
         self._client.log_batch(run_id, tags=list(_tags(result, named)))
@@ -161,7 +166,9 @@ def _by_dimension(slices: Iterable[SliceResult]) -> Iterator[tuple[str, list[Sli
         yield dimension, list(pieces)
 
 
-def _metrics(named: Iterable[tuple[MetricName, float]], attempt: int, dataset: Dataset) -> list[Metric]:
+def _metrics(
+    named: Iterable[tuple[MetricName, float]], attempt: int, dataset: Dataset, run_id: str, model_id: str | None
+) -> list[Metric]:
     now = int(time.time() * 1000)
     return [
         Metric(
@@ -171,6 +178,8 @@ def _metrics(named: Iterable[tuple[MetricName, float]], attempt: int, dataset: D
             step=attempt,
             dataset_name=dataset.name,
             dataset_digest=dataset.digest,
+            run_id=run_id,
+            model_id=model_id,
         )
         for name, value in named
     ]

@@ -209,6 +209,8 @@ def run_tags(request: EvaluationRequest, model: ResolvedModel, tasks: list[str],
         tags[Tag.MODEL_VERSION] = model.version
     else:
         tags[Tag.UNREGISTERED] = "true"
+    if model.logged_model_id is not None:
+        tags[Tag.LOGGED_MODEL] = model.logged_model_id
     if request.smoke is not None:
         tags[Tag.SMOKE] = str(request.smoke)
     return tags

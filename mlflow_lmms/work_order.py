@@ -28,6 +28,7 @@ class ResolvedModel(BaseModel):
     artifact_uri: str | None = None
     artifact_argument: str | None = None
     parent_run_id: str | None = None
+    logged_model_id: str | None = None
     content: str | None = None
 
     @property
