@@ -3,12 +3,15 @@
 It knows MLflow and nothing of evaluations. ``CHECKED_ON`` names the MLflow releases that the contract test ran on.
 """
 
+# MLflow's internals carry few type hints.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import mlflow.server as server
@@ -113,6 +116,11 @@ def set_secret_key(key: str) -> None:
     MLFLOW_FLASK_SERVER_SECRET_KEY.set(key)
 
 
+def http_status(error: MlflowException) -> int:
+    """The HTTP status that MLflow would answer with."""
+    return int(error.get_http_status_code())
+
+
 # Hosts, origins and workspaces
 
 
@@ -136,6 +144,12 @@ def enter_workspace(path: str, wanted: str | None) -> None:
 def leave_workspace() -> None:
     """Undo `enter_workspace`."""
     clear_server_request_workspace()
+
+
+def follow_workspaces(app: Flask) -> None:
+    """Bind the workspace of each request to our Flask app, as MLflow does for its own."""
+    app.before_request(workspace_helpers.workspace_before_request_handler)
+    app.teardown_request(workspace_helpers.workspace_teardown_request_handler)
 
 
 # Users and permissions (only with MLflow's auth on)
@@ -210,12 +224,9 @@ def may_read_model(username: str, name: str) -> bool:
 
 def readable_experiments(username: str | None) -> frozenset[str] | None:
     """Ids of the experiments whose runs this user may read; None for all of them (nobody signed in: auth is off)."""
-    everything = username is None or auth.store.get_user(username).is_admin
-    if everything and not MLFLOW_ENABLE_WORKSPACES.get():
-        return None
+    if username is None or auth.store.get_user(username).is_admin:
+        return frozenset(_experiment_ids()) if MLFLOW_ENABLE_WORKSPACES.get() else None
     ids = _experiment_ids()
-    if everything:
-        return frozenset(ids)
     runs_too = [Requirement(RESOURCE_TYPE_RUN, "*", ACTION_NOT_DENIED)]
     readable = auth._role_based_read_predicate(username, RESOURCE_TYPE_EXPERIMENT, also_require=runs_too)
     return frozenset(id_ for id_ in ids if readable(id_))
@@ -249,7 +260,7 @@ def _run(run_id: str) -> Any:
     try:
         return handlers._get_tracking_store().get_run(run_id)
     except MlflowException as error:
-        if error.get_http_status_code() in (400, 404):
+        if http_status(error) in (400, 404):
             raise NotFoundError(f"no run has the id {run_id!r}") from None
         raise
 
@@ -288,8 +299,8 @@ class Artifact:
             raise NotFoundError(f"the artifact {self.path!r} cannot be read: {error}") from error
 
     def upload(self, file: Path) -> None:
-        """Store the local file `file` as this artifact; the file has to bear the artifact's name."""
-        self.repository.log_artifact(str(file), str(PurePosixPath(self.path).parent))
+        """Put a local file into the folder that this artifact is."""
+        self.repository.log_artifact(str(file), self.path)
 
 
 def artifact(run_id: str, path: str) -> Artifact:
@@ -301,11 +312,11 @@ def artifact(run_id: str, path: str) -> Artifact:
     """
     try:
         safe = validate_path_is_safe(path)
-    except MlflowException as error:
-        raise InvalidRequestError(f"expected a path inside the run's artifacts, got {path!r}: {error.message}") from None
+    except MlflowException:
+        raise InvalidRequestError(f"expected a path inside the run's artifacts, got {path!r}") from None
     root = _run(run_id).info.artifact_uri
     if not handlers._is_servable_proxied_run_artifact_root(root):
         return Artifact(handlers._get_artifact_repository_for_uri(root), safe)
-    inside = handlers._get_proxied_run_artifact_destination_path(proxied_artifact_root=root, relative_path=safe)
+    inside: Any = handlers._get_proxied_run_artifact_destination_path(proxied_artifact_root=root, relative_path=safe)
     inside = handlers._get_workspace_scoped_repo_path_if_enabled(inside)
     return Artifact(handlers._get_artifact_repo_mlflow_artifacts(), inside)
