@@ -159,7 +159,7 @@ def _create_version(
         name,
         source=logged.artifact_location,
         run_id=description.parent_run,
-        model_id=logged.model_id,
+        # Not `model_id=`: the server would look it up through its own global tracking URI.
         tags={**tags, ModelTag.LOGGED_MODEL: logged.model_id},
     )
 
