@@ -40,7 +40,7 @@ def prepare_dataset(folder: Path) -> Path:
         copyfile(source, folder / source.name)
     for name, rows in (("digits", digit_rows), ("sums", sum_rows), ("robust", robust_rows)):
         for split in ("train", "test"):
-            _write(rows(split), folder / "data" / f"{name}-{split}.parquet")
+            write(rows(split), folder / "data" / f"{name}-{split}.parquet")
     return folder
 
 
@@ -94,6 +94,17 @@ def robust_rows(split: Split) -> list[Row]:
     return rows
 
 
+def write(rows: list[Row], path: Path) -> None:
+    """Write documents as a parquet file whose picture columns lmms-eval opens as pictures."""
+    # Imported here: they take seconds. `datasets` marks image columns so that lmms-eval gets pictures back; its own
+    # `to_parquet` would draw a progress bar for each of these small files.
+    import datasets
+    import pyarrow.parquet
+
+    features = datasets.Features({name: _feature(value) for name, value in rows[0].items()})
+    pyarrow.parquet.write_table(datasets.Dataset.from_list(rows, features=features).data.table, path)
+
+
 def _sum_row(left: Row, right: Row) -> Row:
     total = left["digit"] + right["digit"]
     return {
@@ -122,16 +133,6 @@ def _ink_words(grids: Floats) -> list[str]:
     """How much ink each picture holds, in words."""
     share = grids.mean(axis=(1, 2)) / FULL_INK
     return ["light" if ink < LIGHT_BELOW else "medium" if ink < HEAVY_FROM else "heavy" for ink in share]
-
-
-def _write(rows: list[Row], path: Path) -> None:
-    # Imported here: they take seconds. `datasets` marks image columns so that lmms-eval gets pictures back; its own
-    # `to_parquet` would draw a progress bar for each of these small files.
-    import datasets
-    import pyarrow.parquet
-
-    features = datasets.Features({name: _feature(value) for name, value in rows[0].items()})
-    pyarrow.parquet.write_table(datasets.Dataset.from_list(rows, features=features).data.table, path)
 
 
 def _feature(value: object) -> "datasets.Image | datasets.Value":

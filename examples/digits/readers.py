@@ -18,6 +18,8 @@ Integers = NDArray[np.int64]
 
 DIGITS = 10
 
+_REMEDY = "train the models with `python -m lmms_digits.train FOLDER` and pass one of the folders it prints"
+
 
 class Reader(ABC):
     """A model: pixels in, one probability per digit out."""
@@ -87,12 +89,12 @@ def save(reader: NearestCentroid | LogisticRegression | KNearestNeighbours, fold
 
 def load(folder: Path) -> Reader:
     """Load a model from its artifact folder."""
-    description = json.loads((folder / "reader.json").read_text())
+    file = folder / "reader.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no digit reader in {folder}: expected the file reader.json; {_REMEDY}")
+    description = json.loads(file.read_text())
     if description.get("format") != 1 or description.get("kind") not in KINDS:
-        raise ValueError(
-            f"{folder / 'reader.json'}: expected format 1 and a kind of {sorted(KINDS)}, got {description}; "
-            "train the models again with `python -m lmms_digits.train FOLDER`"
-        )
+        raise ValueError(f"{file}: expected format 1 and a kind of {sorted(KINDS)}, got {description}; {_REMEDY}")
     with np.load(folder / "weights.npz", allow_pickle=False) as weights:
         return KINDS[description["kind"]](**weights)
 
