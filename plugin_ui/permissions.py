@@ -53,7 +53,7 @@ def caller() -> Caller:
     Raises:
         UnauthenticatedError: nobody is signed in.
     """
-    if not current_app.config.get(_AUTH_ON, False):
+    if not is_on():
         return Caller(username=None, is_admin=True)
     user = flask_login.current_user
     if not user.is_authenticated:
@@ -64,6 +64,11 @@ def caller() -> Caller:
 def turn_on(app: Flask) -> None:
     """From now on the app asks who is calling."""
     app.config[_AUTH_ON] = True
+
+
+def is_on() -> bool:
+    """Whether the current app asks who is calling."""
+    return bool(current_app.config.get(_AUTH_ON, False))
 
 
 def readable_experiments() -> frozenset[str] | None:
