@@ -33,9 +33,21 @@ class LocalStack:
     """A context manager: inside it, the stack runs. The programs end with it, and with this process."""
 
     def __init__(
-        self, settings: Settings, port: int, say: Callable[[str], None], environ: Mapping[str, str] | None = None
+        self,
+        settings: Settings,
+        port: int,
+        say: Callable[[str], None],
+        *,
+        environ: Mapping[str, str] | None = None,
+        reload: bool = False,
     ) -> None:
-        """Prepare; `port` 0 chooses a free one, `say` gets a line for people whenever something happens."""
+        """Prepare.
+
+        Args:
+            port: 0 chooses a free one.
+            say: gets a line for people whenever something happens.
+            reload: for developers: the server loads changed Python files and templates again.
+        """
         self.folder = settings.data_folder.absolute()
         self._given = settings
         self._port = port
@@ -44,6 +56,8 @@ class LocalStack:
         self._open = ExitStack()
         self.embedded: EmbeddedRedis | None = None
         self.url = ""
+        self._reload = reload
+        self._sign_in: dict[str, str] = {}
         self.settings = settings
 
     def __enter__(self) -> Self:
@@ -112,17 +126,18 @@ class LocalStack:
         return self.embedded.url
 
     def _programs(self, lock: int) -> list[Program]:
-        server = server_command(
-            self.settings, self._environ, ["--host", HOST, "--port", str(self._port), "--workers=1"]
-        )
+        options = ["--host", HOST, "--port", str(self._port), "--workers", "1"]
+        server = server_command(self.settings, self._environ, options, reload=self._reload)
         migrate(self.settings, server.backend_store_uri)
-        environ = self._environ | self._variables() | server.environ
-        worker_environ = dict(environ)
         if ADMIN_PASSWORD in server.environ:
-            worker_environ["MLFLOW_TRACKING_USERNAME"] = server.environ[ADMIN_NAME]
-            worker_environ["MLFLOW_TRACKING_PASSWORD"] = server.environ[ADMIN_PASSWORD]
-            for name in server.environ.keys() - {"PYTHONSAFEPATH", "MLFLOW_LMMS_DATA_FOLDER"}:
-                del worker_environ[name]
+            self._sign_in = {
+                "MLFLOW_TRACKING_USERNAME": server.environ[ADMIN_NAME],
+                "MLFLOW_TRACKING_PASSWORD": server.environ[ADMIN_PASSWORD],
+            }
+        worker_environ = self._environ | {"PYTHONSAFEPATH": "1"} | self._variables()
+        server_environ = self._environ | self._variables() | server.environ
+        for name in self._sign_in:  # the server signs in nowhere
+            server_environ.pop(name)
         logs = self.folder / "logs"
         worker = [sys.executable, "-P", "-m", "mlflow_lmms.cli", "worker"]
         programs: list[Program] = [] if self.embedded is None else [self.embedded]
@@ -133,7 +148,7 @@ class LocalStack:
                 server.command,
                 logs / "server.log",
                 answers=self._server_answers,
-                environ=environ,
+                environ=server_environ,
                 pass_fds=(lock,),
             ),
             KeptProgram(
@@ -147,15 +162,22 @@ class LocalStack:
             ),
         ]
 
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """Variables by which a client finds this stack, and signs in to it where one has to."""
+        exempt = self._without_proxy()
+        found = {"MLFLOW_TRACKING_URI": self.url, "NO_PROXY": exempt, "no_proxy": exempt}
+        return found | self._sign_in
+
+    def _without_proxy(self) -> str:
+        return ",".join(filter(None, [self._environ.get("NO_PROXY", ""), HOST, "localhost"]))
+
     def _variables(self) -> dict[str, str]:
-        exempt = ",".join(filter(None, [self._environ.get("NO_PROXY", ""), HOST, "localhost"]))
-        return {
+        return self.client_environment | {
             "MLFLOW_LMMS_DATA_FOLDER": str(self.folder),
             "MLFLOW_LMMS_SERVER_URL": self.url,
             "MLFLOW_LMMS_REDIS_URL": self.settings.redis_address,
-            "MLFLOW_TRACKING_URI": self.url,
-            "NO_PROXY": exempt,
-            "no_proxy": exempt,
+            "MLFLOW_LMMS_TASK_FOLDERS": ",".join(str(folder.absolute()) for folder in self.settings.task_folders),
             "PYTHONUNBUFFERED": "1",
             # MLflow's own job runner is a dozen processes that nothing here uses.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": self._environ.get("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),

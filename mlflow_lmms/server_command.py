@@ -36,11 +36,16 @@ class ServerCommand(NamedTuple):
 
 
 def server_command(
-    settings: Settings, environ: Mapping[str, str], options: Sequence[str] = (), *, dry: bool = False
+    settings: Settings,
+    environ: Mapping[str, str],
+    options: Sequence[str] = (),
+    *,
+    dry: bool = False,
+    reload: bool = False,
 ) -> ServerCommand:
     """Put the command together; `options` are `mlflow server`'s own and win over our defaults.
 
-    Makes the folders and secrets that it names, unless `dry`.
+    Makes the folders and secrets that it names, unless `dry`; with `reload` changed code is loaded again.
     """
     folder = settings.data_folder.absolute()
     backend = _given(options, environ, *_BACKEND)
@@ -52,8 +57,11 @@ def server_command(
         command += ["--artifacts-destination", str(folder / "artifacts")]
     if not any(option.startswith(("--uvicorn-opts", "--gunicorn-opts", "--waitress-opts")) for option in options):
         # uvicorn puts this folder first on the path, by default the current one with whatever lies in it.
-        command += ["--uvicorn-opts", f"--app-dir {shlex.quote(str(folder / 'empty'))}"]
+        words = ["--app-dir", str(folder / "empty"), *(_reload_options() if reload else [])]
+        command += ["--uvicorn-opts", shlex.join(words)]
     variables = {"PYTHONSAFEPATH": "1", "MLFLOW_LMMS_DATA_FOLDER": str(folder)}
+    if reload:
+        variables["FLASK_DEBUG"] = "1"  # Flask looks at templates again on every request
     if not dry:
         _make_folder(folder / "empty")
     if settings.auth == "basic":
@@ -110,6 +118,12 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"the data folder {folder.parent} cannot be written: {error}") from None
+
+
+def _reload_options() -> list[str]:
+    core = Path(__file__).parent
+    folders = [folder for folder in (core, core.parent / "plugin_ui") if folder.is_dir()]
+    return ["--reload", *(word for folder in folders for word in ("--reload-dir", str(folder)))]
 
 
 def _unwritten(_path: Path, make: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -33,16 +34,36 @@ def stack_options(command: Command) -> Command:
 
 @click.command()
 @stack_options
-def up(port: int, data_folder: Path | None) -> None:
+@click.option("--dev", is_flag=True, help="For developers: reload changed code, and seed an empty history.")
+def up(port: int, data_folder: Path | None, dev: bool) -> None:
     """Run the MLflow server with our tabs, a queue and a worker on this machine, for this machine alone.
 
     All data is kept in one folder; the next start on it finds everything again. Ctrl-C stops everything.
     """
+    from mlflow_lmms.demo import check_installed, with_digits
+
+    check_installed()
     stop_on_signals()
-    with LocalStack(Settings.load(data_folder=data_folder), port, say) as stack:
+    with LocalStack(with_digits(Settings.load(data_folder=data_folder)), port, say, reload=dev) as stack:
         greet(stack)
+        if dev:
+            _seed(stack)
         serve()
     click.echo("stopped")
+
+
+def _seed(stack: LocalStack) -> None:
+    """Give an empty history the demonstration's evaluations; the worker runs them meanwhile."""
+    from mlflow import MlflowClient
+
+    from mlflow_lmms.client import Client
+    from mlflow_lmms.demo import register_models, submit_all, train_models
+
+    os.environ.update(stack.client_environment)
+    client = Client(stack.url)
+    if not client.evaluations(limit=1):
+        trained = train_models(stack.folder / "digits-models")
+        submit_all(client, register_models(MlflowClient(tracking_uri=stack.url), trained))
 
 
 def stop_on_signals() -> None:
