@@ -191,16 +191,15 @@ def test_a_job_whose_data_is_gone_leaves_the_queue(
     assert queue.queued() == []
 
 
-def test_results_on_a_box_can_claim_their_job_by_name(queue: EvaluationQueue, book: LeaseBook) -> None:
-    for run in ("a", "b"):
-        queue.enqueue(run, "p0", "normal", 2)
-    named = book.claim_one(Slot("box", "box.deliver"), "b-p0")
-    assert named is not None
-    assert named.gpus == ()
-    assert queue.queued() == ["a-p0"]
-    assert book.claim_one(Slot("box", "box.deliver"), "b-p0") is None
-    book.release(named.job_id, named.token)
-    assert queue.queued() == ["b-p0", "a-p0"]
+def test_a_job_with_results_on_the_box_comes_first_if_it_waits_and_fits(
+    queue: EvaluationQueue, book: LeaseBook
+) -> None:
+    for run, gpus in (("a", 1), ("b", 1), ("c", 9)):
+        queue.enqueue(run, "p0", "normal", gpus)
+    claimed = book.claim(GPU, ["gone-p0", "c-p0", "b-p0"])
+    assert claimed is not None
+    assert claimed.job_id == "b-p0"
+    assert claim(book, GPU).job_id == "a-p0"
 
 
 class Fleet(RuleBasedStateMachine):

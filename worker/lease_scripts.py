@@ -19,68 +19,64 @@ local function need_key(job) return 'lmms:need:' .. job end
 """
 
 #: KEYS: leases, fence, cancel, queues…   ARGV: box, slot, fewest GPUs, most GPUs, the box's GPUs (JSON), TTL,
-#: prefix of RQ's job keys.   Returns nothing, or {job, queue, token, GPUs (JSON)}.
+#: prefix of RQ's job keys, jobs to look at before all others (JSON: this box has results of them).
+#: Returns nothing, or {job, queue, token, GPUs (JSON)}.
 CLAIM = (
     _NOW
     + _LEASE_KEYS
     + """
-local box, slot, fewest, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local box, slot, fewest, most, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[6])
+local job_prefix, first = ARGV[7], cjson.decode(ARGV[8])
 
-local taken = {}
+local taken, free = {}, {}
 for _, job in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
   local lease = redis.call('HMGET', lease_key(job), 'box', 'gpus')
   if lease[1] == box and lease[2] then
     for _, gpu in ipairs(cjson.decode(lease[2])) do taken[gpu] = true end
   end
 end
-local free = {}
 for _, gpu in ipairs(cjson.decode(ARGV[5])) do
   if not taken[gpu] then free[#free + 1] = gpu end
 end
 
+local function fits(need)
+  return need >= fewest and need <= most and need <= #free
+end
+
+local function claimed(queue, job)
+  local need = tonumber(redis.call('HGET', need_key(job), 'gpus') or 0) or 0
+  if not fits(need) then return false end
+  if redis.call('EXISTS', job_prefix .. job) == 0 then
+    redis.call('LREM', queue, 0, job)
+    return false
+  end
+  local run = string.match(job, '^[^-]*')
+  if redis.call('EXISTS', lease_key(job)) == 1 or redis.call('SISMEMBER', cancel, run) == 1 then return false end
+  local gpus = '[]'
+  if need > 0 then gpus = cjson.encode({unpack(free, 1, need)}) end
+  local token = redis.call('INCR', fence)
+  redis.call('LREM', queue, 0, job)
+  redis.call('HSET', lease_key(job), 'box', box, 'slot', slot, 'gpus', gpus, 'token', token,
+             'since', now, 'queue', queue)
+  redis.call('ZADD', leases, now + ttl, job)
+  return {job, queue, token, gpus}
+end
+
 for at = 4, #KEYS do
-  local queue = KEYS[at]
-  for _, job in ipairs(redis.call('LRANGE', queue, 0, -1)) do
-    local need = tonumber(redis.call('HGET', need_key(job), 'gpus') or 0) or 0
-    if need < fewest or need > most or need > #free then
-      -- not for this slot, or not now
-    elseif redis.call('EXISTS', ARGV[7] .. job) == 0 then
-      redis.call('LREM', queue, 0, job)
-    elseif redis.call('EXISTS', lease_key(job)) == 0
-        and redis.call('SISMEMBER', cancel, string.match(job, '^[^-]*')) == 0 then
-      local gpus = '[]'
-      if need > 0 then gpus = cjson.encode({unpack(free, 1, need)}) end
-      local token = redis.call('INCR', fence)
-      redis.call('LREM', queue, 0, job)
-      redis.call('HSET', lease_key(job), 'box', box, 'slot', slot, 'gpus', gpus, 'token', token,
-                 'since', now, 'queue', queue)
-      redis.call('ZADD', leases, now + tonumber(ARGV[6]), job)
-      return {job, queue, token, gpus}
+  for _, job in ipairs(first) do
+    if redis.call('LPOS', KEYS[at], job) then
+      local claim = claimed(KEYS[at], job)
+      if claim then return claim end
     end
   end
 end
-return false
-"""
-)
-
-#: Claim one job by name and without GPUs, to deliver results of it that lie on this box.
-#: KEYS: leases, fence, cancel, queues…   ARGV: box, slot, job, TTL, prefix of RQ's job keys.
-#: Returns nothing, or {job, queue, token, GPUs}.
-CLAIM_ONE = (
-    _NOW
-    + _LEASE_KEYS
-    + """
-local job = ARGV[3]
-if redis.call('EXISTS', lease_key(job)) == 1 then return false end
-local queue = ''
 for at = 4, #KEYS do
-  if redis.call('LREM', KEYS[at], 0, job) > 0 then queue = KEYS[at] end
+  for _, job in ipairs(redis.call('LRANGE', KEYS[at], 0, -1)) do
+    local claim = claimed(KEYS[at], job)
+    if claim then return claim end
+  end
 end
-local token = redis.call('INCR', fence)
-redis.call('HSET', lease_key(job), 'box', ARGV[1], 'slot', ARGV[2], 'gpus', '[]', 'token', token,
-           'since', now, 'queue', queue)
-redis.call('ZADD', leases, now + tonumber(ARGV[4]), job)
-return {job, queue, token, '[]'}
+return false
 """
 )
 

@@ -70,22 +70,20 @@ class LeaseBook:
         self._redis = connection
         self.ttl_s = ttl_s
         self._claim = connection.register_script(lease_scripts.CLAIM)
-        self._claim_one = connection.register_script(lease_scripts.CLAIM_ONE)
         self._renew = connection.register_script(lease_scripts.RENEW)
         self._release = connection.register_script(lease_scripts.RELEASE)
         self._finish = connection.register_script(lease_scripts.FINISH)
         self._raise_fence = connection.register_script(lease_scripts.RAISE_FENCE)
 
-    def claim(self, slot: Slot) -> Claim | None:
-        """Claim the first waiting job that fits the slot, with the GPUs that it needs; None: there is none."""
-        wanted = (slot.fewest_gpus, len(slot.gpus), json.dumps(slot.gpus))
-        answer = self._claim(_KEYS, (slot.box, slot.name, *wanted, self.ttl_s, _JOB_PREFIX))
-        return _claim(answer, slot)
+    def claim(self, slot: Slot, first: Sequence[str] = ()) -> Claim | None:
+        """Claim the first waiting job that fits the slot, with the GPUs that it needs; None: there is none.
 
-    def claim_one(self, slot: Slot, job_id: str) -> Claim | None:
-        """Claim this job, without GPUs; None: somebody else has it."""
-        answer = self._claim_one(_KEYS, [slot.box, slot.name, job_id, self.ttl_s, _JOB_PREFIX])
-        return _claim(answer, slot)
+        Args:
+            first: jobs that come before all others, because results of them lie on this box.
+        """
+        wanted = (slot.fewest_gpus, len(slot.gpus), json.dumps(slot.gpus))
+        arguments = (slot.box, slot.name, *wanted, self.ttl_s, _JOB_PREFIX, json.dumps(list(first)))
+        return _claim(self._claim(_KEYS, arguments), slot)
 
     def renew(self, claim: Claim) -> Renewal:
         """Keep the lease for another TTL. Never call it later than a TTL after the last time, or after `release`."""
@@ -97,9 +95,10 @@ class LeaseBook:
         """Note that the server has taken over from here: on release the job does not go back to its queue."""
         self._finish(_KEYS, [claim.job_id, claim.token])
 
-    def release(self, job_id: str, token: int) -> None:
-        """Give the lease up if the token is still its own."""
-        self._release(_KEYS, [job_id, token, _JOB_PREFIX, "0"])
+    def release(self, job_id: str, token: int) -> bool:
+        """Give the lease up if the token is still its own; True when the job waits in its queue again."""
+        answer: Any = self._release(_KEYS, [job_id, token, _JOB_PREFIX, "0"])
+        return int(answer) == 2
 
     def drop_expired(self, lease: Lease) -> bool:
         """Release a lease of somebody else that has expired; False when it has been renewed or released meanwhile."""
