@@ -28,18 +28,26 @@ def check_installed() -> None:
     Raises:
         ConfigurationError: naming what is missing and the command that installs it.
     """
-    missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
-    if missing:
+    if missing := _missing():
         raise ConfigurationError(
             f"{', '.join(missing)} not installed, which evaluations on this machine need: "
             "pip install 'mlflow-lmms[local]'"
         )
 
 
+def _missing() -> list[str]:
+    return [package for module, package in _NEEDED.items() if find_spec(module) is None]
+
+
 def with_digits(settings: Settings) -> Settings:
-    """The settings with the digits benchmark among the task folders; its pictures are made on first use."""
+    """The settings with the digits benchmark among the task folders, where it can be run.
+
+    Its pictures are made on first use.
+    """
     from lmms_digits import tasks_folder
 
+    if _missing():
+        return settings
     folder = tasks_folder()
     if folder in settings.task_folders:
         return settings

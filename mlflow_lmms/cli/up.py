@@ -42,9 +42,11 @@ def up(port: int, data_folder: Path | None, dev: bool) -> None:
     """
     from mlflow_lmms.demo import check_installed, with_digits
 
-    check_installed()
+    settings = Settings.load(data_folder=data_folder)
+    if not settings.environments:
+        check_installed()
     stop_on_signals()
-    with LocalStack(with_digits(Settings.load(data_folder=data_folder)), port, say, reload=dev) as stack:
+    with LocalStack(with_digits(settings), port, say, reload=dev) as stack:
         greet(stack)
         if dev:
             _seed(stack)
