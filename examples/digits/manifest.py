@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 
 def manifest() -> "ModelManifest":
     """Describe the adapter to lmms-eval, which loads its class only when somebody asks for the model."""
-    # A function and not a value: lmms-eval reads this in the middle of its own import, and a failure here would
-    # silently cost it the models of every other plugin too.
+    # A function and not a value: lmms-eval reads this in the middle of its own import, where a failure is but a
+    # warning and also costs it every model announced after this one.
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="digits", simple_class_path="lmms_digits.adapter.Digits")

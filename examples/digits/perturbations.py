@@ -29,7 +29,7 @@ def perturb(picture: Image.Image, perturbation: str, severity: int, seed: int) -
     return _perturb(picture.convert("L").tobytes(), picture.size, perturbation, severity, seed).copy()
 
 
-# The same picture is asked for again when samples are stored; 4096 of them take 16 MB.
+# The same picture is asked for again when samples are stored; 4096 of them take some 40 MB.
 @lru_cache(maxsize=4096)
 def _perturb(grey: bytes, size: tuple[int, int], perturbation: str, severity: int, seed: int) -> Image.Image:
     page = Image.frombytes("L", size, grey).resize((PAGE_SIDE, PAGE_SIDE), Image.Resampling.BICUBIC)
