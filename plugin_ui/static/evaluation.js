@@ -17,7 +17,8 @@ const progress = new Map();
 const scores = new Map();
 let inFront = null;
 let drawing = false;
-let ended = tasks.dataset.live !== "yes";
+const wasLive = tasks.dataset.live === "yes";
+const openedAt = Number(tasks.dataset.now);
 let announced = 0;
 
 function rowOf(task) {
@@ -31,7 +32,7 @@ function progressText({ phase, done, total, rate, eta_s: eta }) {
   return pieces.join(" · ");
 }
 
-function drawProgress(task, row, data) {
+function drawProgress(row, data) {
   if (row.dataset.state === "finished" || row.dataset.state === "queued") return;
   const bar = row.querySelector('[data-part="bar"]');
   bar.max = data.total || 1;
@@ -76,7 +77,7 @@ function draw() {
   drawing = false;
   for (const [task, data] of progress) {
     const row = rowOf(task);
-    if (row) drawProgress(task, row, data);
+    if (row) drawProgress(row, data);
   }
   for (const [task, points] of scores) {
     const row = rowOf(task);
@@ -99,13 +100,13 @@ function announce(text, patient = false) {
 }
 
 const on = {
-  state(data, event) {
+  state(data) {
     if (data.state === "queued" || data.state === "starting") {
       progress.delete(data.task);
       scores.delete(data.task);
     }
     const row = data.task ? rowOf(data.task) : null;
-    if (ended || (row && row.dataset.state === data.state)) return;
+    if (data.time < openedAt || row?.dataset.state === data.state) return;
     announce(data.task ? `${data.task} is ${data.state}` : `The evaluation is ${data.run_state}`);
     refresher.soon();
   },
@@ -129,29 +130,19 @@ const on = {
     inFront = data.task;
   },
   log(data) {
-    log.add(data.lines);
+    // Of a run that had ended when the page was opened the log came from its artifact.
+    if (wasLive || data.time > openedAt) log.add(data.lines);
   },
-  gpu() {},
 };
-
-function follow() {
-  listen(tasks.dataset.events, (event) => {
-    on[event.kind]?.(event.data, event);
-    drawSoon();
-  });
-}
 
 async function readLog() {
   const answer = await fetch(consoleRoot.dataset.log);
   if (answer.ok) log.replace((await answer.json()).lines);
 }
 
-document.addEventListener("lmms:refreshed", () => {
+document.addEventListener("lmms:refreshed", drawSoon);
+if (!wasLive) readLog();
+listen(tasks.dataset.events, (event) => {
+  on[event.kind]?.(event);
   drawSoon();
-  const live = tasks.dataset.live === "yes";
-  if (live !== !ended) location.reload(); // ended, or queued again: the log now comes from another place
-  ended = !live;
 });
-
-if (ended) readLog();
-follow();

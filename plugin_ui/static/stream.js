@@ -1,22 +1,12 @@
-// A stream of live events (server-sent events). The browser resumes by itself with Last-Event-ID.
-// Entries that a part's former owner wrote after it had lost the part are dropped.
+// A stream of live events (server-sent events). The browser resumes by itself with Last-Event-ID; entries of a part's
+// former owner are dropped by the server.
 
 const KINDS = ["state", "phase", "progress", "score", "log", "gpu"];
 
-export function listen(url, onEvent, onState = () => {}) {
-  const newest = new Map();
+export function listen(url, onEvent) {
   const source = new EventSource(url);
-  const receive = (message) => {
-    const event = JSON.parse(message.data);
-    if (event.part !== null && event.part !== undefined && event.token) {
-      if (event.token < (newest.get(event.part) ?? 0)) return;
-      newest.set(event.part, event.token);
-    }
-    onEvent(event);
-  };
+  const receive = (message) => onEvent(JSON.parse(message.data));
   for (const kind of KINDS) source.addEventListener(kind, receive);
-  source.addEventListener("open", () => onState("open"));
-  source.addEventListener("error", () => onState(source.readyState === EventSource.CLOSED ? "closed" : "waiting"));
+  source.addEventListener("expired", () => source.close()); // nothing will come: the run ended long ago
   addEventListener("pagehide", () => source.close(), { once: true });
-  return () => source.close();
 }

@@ -1,0 +1,42 @@
+"""The REST API below ``/lmms/api/v1``: parse, call the core, answer JSON.
+
+Errors are raised; `plugin_ui.error_pages` makes JSON of them.
+
+The table below is the whole map of it.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from plugin_ui.api import evaluations, results, system, worker
+
+blueprint = Blueprint("lmms_api", __name__, url_prefix="/lmms/api/v1")
+
+_SAMPLES = "/evaluations/<run_id>/samples/<task>"
+for _method, _path, _view in (
+    ("POST", "/evaluations", evaluations.submit),
+    ("GET", "/evaluations", evaluations.search),
+    ("GET", "/evaluations/<run_id>", evaluations.read),
+    ("POST", "/evaluations/<run_id>/cancel", evaluations.cancel),
+    ("POST", "/evaluations/<run_id>/retry", evaluations.retry),
+    ("GET", "/evaluations/<run_id>/log", results.read_log),
+    ("GET", "/evaluations/<run_id>/artifacts/<path:path>", results.read_artifact),
+    ("GET", _SAMPLES, results.samples),
+    ("GET", f"{_SAMPLES}/<int:index>/media/<int:number>", results.read_media),
+    ("GET", "/leaderboard", results.leaderboard),
+    ("GET", "/tasks", system.search_tasks),
+    ("GET", "/models", system.models),
+    ("GET", "/fleet", system.fleet),
+    ("GET", "/health", system.health),
+    ("POST", "/worker/claim", worker.claim),
+    ("POST", "/worker/started", worker.started),
+    ("POST", "/worker/recording", worker.recording),
+    ("POST", "/worker/task-finished", worker.task_finished),
+    ("POST", "/worker/task-failed", worker.task_failed),
+    ("POST", "/worker/part-finished", worker.part_finished),
+    ("POST", "/worker/heartbeat", worker.heartbeat),
+):
+    blueprint.add_url_rule(_path, view_func=_view, methods=[_method])
+
+BLUEPRINTS = (blueprint,)

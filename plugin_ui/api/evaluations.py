@@ -1,0 +1,74 @@
+"""``/evaluations``: submit, list, look at, cancel, retry."""
+
+from __future__ import annotations
+
+from flask import jsonify, request, url_for
+from flask.typing import ResponseReturnValue
+
+from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.evaluation import Evaluation
+from mlflow_lmms.evaluation_json import evaluation_json
+from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.states import State
+from plugin_ui.api.parsing import json_object, seconds, whole_number
+from plugin_ui.narrowing import narrowed, parse_state
+from plugin_ui.permissions import EDIT, READ, readable_experiments, requires
+from plugin_ui.queue_places import queue_places
+from plugin_ui.services import services
+from plugin_ui.submit_request import submit_for_caller
+
+
+@requires(EDIT)
+def submit() -> ResponseReturnValue:
+    """Queue the evaluation in the body; 201 with its run id."""
+    submitted = submit_for_caller(EvaluationRequest.parse(json_object()))
+    url = url_for("lmms.evaluation", run_id=submitted.run_id, _external=True)
+    answer = {"run_id": submitted.run_id, "experiment_id": submitted.experiment_id, "url": url}
+    return jsonify(answer | {"warnings": list(submitted.warnings)}), 201
+
+
+@requires(READ)
+def search() -> ResponseReturnValue:
+    """Evaluations, newest first: ``?state= &experiment= &model= &limit= &before=``."""
+    core = services()
+    state = request.args.get("state", "")
+    found = core.store.search(
+        experiment_ids=narrowed(readable_experiments(), request.args.get("experiment", "")),
+        states={parse_state(state)} if state else None,
+        model=request.args.get("model") or None,
+        before=seconds("before"),
+        limit=whole_number("limit", 100, 1, 1000),
+    )
+    places = _places()
+    return jsonify({"evaluations": [_as_json(evaluation, places) for evaluation in found]})
+
+
+@requires(READ, run="run_id")
+def read(run_id: str) -> ResponseReturnValue:
+    """One evaluation with its tasks."""
+    return jsonify(_as_json(services().store.get(run_id), _places()))
+
+
+@requires(EDIT, run="run_id")
+def cancel(run_id: str) -> ResponseReturnValue:
+    """Stop it; the answer is the evaluation as it stands, which a worker may still be leaving."""
+    return jsonify(_as_json(services().lifecycle.cancel(run_id), {}))
+
+
+@requires(EDIT, run="run_id")
+def retry(run_id: str) -> ResponseReturnValue:
+    """Queue what failed or was cancelled again."""
+    tasks = services().lifecycle.retry(run_id)
+    return jsonify({"run_id": run_id, "tasks": tasks})
+
+
+def _places() -> dict[str, int]:
+    try:
+        return queue_places(services().queue.queued())
+    except UnavailableError:
+        return {}  # the tables still tell everything else
+
+
+def _as_json(evaluation: Evaluation, places: dict[str, int]) -> dict[str, object]:
+    position = places.get(evaluation.run_id) if evaluation.state is State.QUEUED else None
+    return evaluation_json(evaluation, position=position)

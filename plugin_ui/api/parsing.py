@@ -1,0 +1,79 @@
+"""Bodies and query strings of API calls, checked; every problem names its field."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+
+from mlflow_lmms.errors import InvalidRequestError
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def json_object() -> dict[str, Any]:
+    """The body as a JSON object.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    content = request.get_json(force=True, silent=True)
+    if not isinstance(content, dict):
+        came = f"{type(content).__name__}" if content is not None else "no JSON"
+        raise InvalidRequestError(f"expected a JSON object as the body, got {came}")
+    return content
+
+
+def parse_body(model: type[Body]) -> Body:
+    """The body as `model`.
+
+    Raises:
+        InvalidRequestError: naming each field that is wrong.
+    """
+    try:
+        return model.model_validate(json_object())
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors())
+        raise InvalidRequestError("; ".join(problems)) from None
+
+
+def whole_number(name: str, default: int, low: int, high: int) -> int:
+    """A whole number of the query string.
+
+    Raises:
+        InvalidRequestError: it is no number or out of bounds.
+    """
+    text = request.args.get(name)
+    if text is None or text == "":
+        return default
+    if not text.isascii() or not text.isdecimal() or len(text) > 18 or not low <= int(text) <= high:
+        raise InvalidRequestError(f"{name}: expected a whole number from {low} to {high}, got {text[:80]!r}")
+    return int(text)
+
+
+def seconds(name: str) -> float | None:
+    """A time in unix seconds of the query string, None where it is not given.
+
+    Raises:
+        InvalidRequestError: it is no number.
+    """
+    text = request.args.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequestError(f"{name}: expected a time in unix seconds, got {text[:80]!r}") from None
+
+
+def switch(name: str) -> bool:
+    """A switch of the query string: ``1`` or ``0``.
+
+    Raises:
+        InvalidRequestError: it is neither.
+    """
+    text = request.args.get(name, "0")
+    if text not in ("0", "1", ""):
+        raise InvalidRequestError(f"{name}: expected 0 or 1, got {text[:80]!r}")
+    return text == "1"

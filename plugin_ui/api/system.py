@@ -1,0 +1,130 @@
+"""What there is to evaluate and to evaluate with: tasks, models, the fleet, the health of the server's parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from flask import jsonify, request
+from flask.typing import ResponseReturnValue
+from mlflow.entities.model_registry import ModelVersion
+
+from mlflow_lmms.catalogue import Catalogue
+from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.evaluation_queue import split_job_id
+from mlflow_lmms.registry import ModelTag
+from mlflow_lmms.work_order import PROTOCOL
+from plugin_ui.api.parsing import whole_number
+from plugin_ui.permissions import READ, SIGNED_IN, readable_experiments, requires
+from plugin_ui.readable_models import readable_models
+from plugin_ui.services import services
+
+
+@requires(SIGNED_IN)
+def search_tasks() -> ResponseReturnValue:
+    """Groups, tags and tasks that fit ``?search=``, at most ``?limit=`` of them."""
+    found = matching_names(services().catalogue(), request.args.get("search", ""))
+    limit = whole_number("limit", 10_000, 1, 10_000)
+    return jsonify({"tasks": found[:limit], "total": len(found)})
+
+
+def matching_names(catalogue: Catalogue, search: str) -> list[dict[str, Any]]:
+    """Everything that can be asked for by name and fits: one's own tasks, groups, tags, then all other tasks."""
+    words = search.lower().split()
+    groups = [
+        {"name": name, "kind": kind, "note": f"{len(members)} members", "members": list(members)}
+        for kind, known in (("group", catalogue.groups), ("tag", catalogue.tags))
+        for name, members in known.items()
+        if all(word in name.lower() for word in words) and not (kind == "tag" and name in catalogue.groups)
+    ]
+    tasks = [
+        {
+            "name": task.name,
+            "kind": "task",
+            "note": task.dataset or task.output_type,
+            "output_type": task.output_type,
+            "dataset": task.dataset,
+            "tags": list(task.tags),
+            "own": task.own,
+        }
+        for task in catalogue.search(search)
+    ]
+    return [*(task for task in tasks if task["own"]), *groups, *(task for task in tasks if not task["own"])]
+
+
+@requires(SIGNED_IN)
+def models() -> ResponseReturnValue:
+    """Registered versions that can be evaluated and that the caller may read."""
+    return jsonify({"models": [_model(found) for found in readable_models()]})
+
+
+def _model(found: ModelVersion) -> dict[str, Any]:
+    return {
+        "uri": f"models:/{found.name}/{found.version}",
+        "name": found.name,
+        "version": str(found.version),
+        "aliases": list(found.aliases or ()),
+        "adapter": found.tags[ModelTag.ADAPTER],
+        "model_args": json.loads(found.tags.get(ModelTag.ARGUMENTS, "{}")),
+        "tags": dict(found.tags),
+    }
+
+
+@requires(READ)
+def fleet() -> ResponseReturnValue:
+    """Boxes, what they work on, and the queue; runs that the caller may not read have no id here."""
+    core = services()
+    readable = readable_experiments()
+    known = {e.run_id for e in core.store.unfinished() if readable is None or e.experiment_id in readable}
+
+    def run_of(job: str) -> str | None:
+        run_id = split_job_id(job)[0]
+        return run_id if run_id in known else None
+
+    leases = [
+        {"run_id": run_of(job), **{k: v for k, v in asdict(lease).items() if k not in ("job_id", "token")}}
+        for job, lease in core.queue.leases().items()
+    ]
+    return jsonify(
+        {
+            "boxes": [asdict(box) for box in core.queue.boxes()],
+            "leases": leases,
+            "queue": [{"run_id": run_of(job)} for job in core.queue.queued()],
+        }
+    )
+
+
+@requires(SIGNED_IN)
+def health() -> ResponseReturnValue:
+    """Versions, and for each part None or what is wrong with it; 503 when one does not answer."""
+    core = services()
+    parts = {"database": _problem(core.store.ping), "queue": _problem(core.queue.ping)}
+    boxes = len(core.queue.boxes()) if parts["queue"] is None else 0
+    answer = {
+        "version": _version("mlflow-lmms"),
+        "mlflow": _version("mlflow"),
+        "lmms_eval": _version("lmms_eval"),
+        "protocol": PROTOCOL,
+        "auth": core.settings.auth,
+        "boxes": boxes,
+        **parts,
+    }
+    return jsonify(answer), 200 if all(problem is None for problem in parts.values()) else 503
+
+
+def _problem(ping: Callable[[], None]) -> str | None:
+    try:
+        ping()
+    except UnavailableError as error:
+        return error.message
+    return None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

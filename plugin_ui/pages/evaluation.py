@@ -1,0 +1,135 @@
+"""The page of one evaluation: progress, live log, results, slices, files, the command that does the same."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from flask import redirect, request, url_for
+from mlflow.entities import Run
+from werkzeug.wrappers import Response
+
+from mlflow_lmms.errors import LmmsError
+from mlflow_lmms.evaluation import Evaluation, TaskStatus
+from mlflow_lmms.evaluation_json import command_line
+from mlflow_lmms.names import Tag
+from mlflow_lmms.services import Services
+from mlflow_lmms.states import FINAL, State
+from mlflow_lmms.task_result import TaskResult
+from plugin_ui.pages.evaluation_results import Result, SliceChart, slice_charts, task_metrics
+from plugin_ui.pages.frame import mlflow_url, render
+from plugin_ui.pages.trouble import Trouble, look_at_queue, waiting_trouble
+from plugin_ui.permissions import EDIT, READ, allowed, caller, requires
+from plugin_ui.services import services
+from plugin_ui.stored_files import StoredFile, stored_files
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """One task: its status, and its result's main metric where it has one."""
+
+    status: TaskStatus
+    score: Result | None
+    samples_url: str | None
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What ``lmms/evaluation.html`` takes."""
+
+    template: ClassVar[str] = "lmms/evaluation.html"
+
+    evaluation: Evaluation
+    lines: list[TaskLine]
+    results: list[Result]
+    charts: list[SliceChart]
+    files: list[StoredFile]
+    warnings: list[str]
+    trouble: Trouble | None
+    place: int | None
+    workers: list[str]
+    experiment: str
+    experiment_url: str
+    run_url: str
+    command: str
+    can_cancel: bool
+    can_retry: bool
+    live: bool
+    now: float
+    events_url: str
+    log_url: str
+
+
+@requires(READ, run="run_id")
+def show(run_id: str) -> str:
+    """The evaluation as it stands; scripts keep the page up to date."""
+    core = services()
+    evaluation = core.store.get(run_id)
+    run = core.client.get_run(run_id)
+    found = _task_results(core, evaluation)
+    metrics = {task: task_metrics(result, run.data.metrics) for task, result in found.items()}
+    queue = look_at_queue(core.queue)
+    may_edit = allowed(EDIT, evaluation.experiment_id, caller().username)
+    experiment = core.client.get_experiment(evaluation.experiment_id)
+    experiment_route = f"/experiments/{evaluation.experiment_id}"
+    context = EvaluationContext(
+        evaluation=evaluation,
+        lines=[_line(evaluation, task, metrics.get(task.task)) for task in evaluation.tasks],
+        results=[row for rows in metrics.values() for row in rows],
+        charts=[chart for result in found.values() for chart in slice_charts(result)],
+        files=stored_files(run_id),
+        warnings=_warnings(run, evaluation),
+        trouble=waiting_trouble(queue, evaluation),
+        place=queue.places.get(run_id) if evaluation.state is State.QUEUED else None,
+        workers=sorted({f"{part.box} / {part.slot}" for part in evaluation.parts if part.box}),
+        experiment=experiment.name,
+        experiment_url=mlflow_url(experiment_route),
+        run_url=mlflow_url(f"{experiment_route}/runs/{run_id}"),
+        command=command_line(evaluation),
+        can_cancel=may_edit and evaluation.state not in FINAL and not evaluation.cancel_requested,
+        can_retry=may_edit and evaluation.state in (State.FAILED, State.CANCELLED),
+        live=evaluation.state not in FINAL,
+        now=time.time(),
+        events_url=f"{request.script_root}/lmms/events/runs/{run_id}",
+        log_url=url_for("lmms_api.read_log", run_id=run_id),
+    )
+    return render(context)
+
+
+@requires(EDIT, run="run_id")
+def cancel(run_id: str) -> Response:
+    """Stop the evaluation and go back to its page."""
+    services().lifecycle.cancel(run_id)
+    return redirect(url_for("lmms.evaluation", run_id=run_id), 303)
+
+
+@requires(EDIT, run="run_id")
+def retry(run_id: str) -> Response:
+    """Queue what failed or was cancelled again and go back to the evaluation's page."""
+    services().lifecycle.retry(run_id)
+    return redirect(url_for("lmms.evaluation", run_id=run_id), 303)
+
+
+def _task_results(core: Services, evaluation: Evaluation) -> dict[str, TaskResult]:
+    found: dict[str, TaskResult] = {}
+    for task in evaluation.tasks:
+        if task.state is State.FINISHED:
+            try:
+                found[task.task] = core.reader.task_result(evaluation.run_id, task.task)
+            except LmmsError:
+                continue  # its files were removed: the row in the table still tells the score
+    return found
+
+
+def _line(evaluation: Evaluation, task: TaskStatus, results: list[Result] | None) -> TaskLine:
+    score = next((row for row in results or () if row.primary), None)
+    url = url_for("lmms.samples", run_id=evaluation.run_id, task=task.task)
+    return TaskLine(task, score, url if results is not None else None)
+
+
+def _warnings(run: Run, evaluation: Evaluation) -> list[str]:
+    found = [line for line in run.data.tags.get(Tag.WARNINGS, "").splitlines() if line]
+    if evaluation.request.partial:
+        found.append("Only a part of each task's documents is run: its scores are no scores of the benchmark.")
+    return found

@@ -1,0 +1,128 @@
+"""What a finished task has to show: its metrics with intervals, and its slices with the worst group. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from mlflow_lmms.names import DEFAULT_FILTER, MetricName, cut
+from mlflow_lmms.statistics import mean_interval
+from mlflow_lmms.task_result import MetricResult, SliceResult, TaskResult
+from plugin_ui.pages.range_bar import RangeBar, Scale
+
+#: Groups of fewer documents are shown but not judged.
+_FEWEST = 10
+_MOST_GROUPS = 24
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric of one task."""
+
+    task: str
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    stderr: float | None
+    n: int
+    higher_is_better: bool | None
+    primary: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """One value of a dimension."""
+
+    value: str
+    score: float
+    low: float | None
+    high: float | None
+    n: int
+    worst: bool
+    bar: RangeBar
+
+
+@dataclass(frozen=True)
+class SliceChart:
+    """The groups of one dimension of one task; `gap` is between the best and the worst that are judged."""
+
+    task: str
+    dimension: str
+    label: str
+    groups: list[Group]
+    hidden: int
+    gap: float
+
+
+def metric_label(metric: str, filter_name: str) -> str:
+    """A metric's name for people, with its filter where it has one."""
+    return metric if filter_name == DEFAULT_FILTER else f"{metric}, {filter_name}"
+
+
+def task_metrics(result: TaskResult, recorded: Mapping[str, float]) -> list[Result]:
+    """The task's metrics, the primary one first; intervals as they stand in the run's metrics (`recorded`)."""
+    rows = [_metric(result, metric, recorded) for metric in result.metrics]
+    return sorted(rows, key=lambda row: not row.primary)
+
+
+def _metric(result: TaskResult, metric: MetricResult, recorded: Mapping[str, float]) -> Result:
+    name = MetricName(result.task, metric.metric, metric.filter)
+    return Result(
+        task=result.task,
+        label=metric_label(metric.metric, metric.filter),
+        value=metric.value,
+        low=recorded.get(cut(str(name.of("ci_low")))),
+        high=recorded.get(cut(str(name.of("ci_high")))),
+        stderr=metric.stderr,
+        n=metric.n,
+        higher_is_better=metric.higher_is_better,
+        primary=metric == result.primary_metric,
+    )
+
+
+def slice_charts(result: TaskResult) -> list[SliceChart]:
+    """One chart for each dimension with at least two groups, the widest gap first."""
+    ordered = sorted(result.slices, key=lambda piece: piece.dimension)
+    charts = [
+        _chart(result, dimension, list(pieces))
+        for dimension, pieces in groupby(ordered, key=lambda piece: piece.dimension)
+    ]
+    return sorted((chart for chart in charts if len(chart.groups) > 1), key=lambda chart: -chart.gap)
+
+
+def _chart(result: TaskResult, dimension: str, pieces: list[SliceResult]) -> SliceChart:
+    primary = result.primary_metric
+    binary = primary is not None and primary.binary
+    intervals = [_interval(piece) if binary else (None, None) for piece in pieces]
+    scale = Scale.over([piece.score for piece in pieces] + [bound for pair in intervals for bound in pair])
+    worst = _worst(pieces, higher_is_better=primary is None or primary.higher_is_better is not False)
+    groups = [
+        Group(piece.value, piece.score, low, high, piece.n, piece is worst, scale.bar(piece.score, low, high))
+        for piece, (low, high) in zip(pieces, intervals, strict=True)
+    ]
+    judged = [piece.score for piece in pieces if piece.n >= _FEWEST]
+    return SliceChart(
+        task=result.task,
+        dimension=dimension,
+        label=metric_label(pieces[0].metric, pieces[0].filter),
+        groups=groups[:_MOST_GROUPS],
+        hidden=max(0, len(groups) - _MOST_GROUPS),
+        gap=max(judged) - min(judged) if judged else 0.0,
+    )
+
+
+def _interval(piece: SliceResult) -> tuple[float | None, float | None]:
+    right = round(piece.score * piece.n)
+    found = mean_interval(np.repeat([1.0, 0.0], [right, piece.n - right]))
+    return (None, None) if found is None else (found.low, found.high)
+
+
+def _worst(pieces: Iterable[SliceResult], *, higher_is_better: bool) -> SliceResult | None:
+    judged = [piece for piece in pieces if piece.n >= _FEWEST]
+    if len({piece.score for piece in judged}) < 2:
+        return None
+    return (min if higher_is_better else max)(judged, key=lambda piece: piece.score)

@@ -1,0 +1,55 @@
+"""Numbers, times and sizes as the templates write them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+
+def score(value: float | None) -> str:
+    """A score with four significant digits; empty for none."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """A span of time as people say it: ``42 s``, ``3 min 5 s``, ``2 h 14 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def iso_time(seconds: float) -> str:
+    """Unix seconds for the ``datetime`` attribute."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def utc_time(seconds: float) -> str:
+    """Unix seconds for readers without scripts; scripts make it local."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def file_size(size: int | None) -> str:
+    """A file's size in decimal units; empty where it is not known."""
+    if size is None:
+        return ""
+    amount = float(size)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "score": score,
+    "duration": duration,
+    "iso_time": iso_time,
+    "utc_time": utc_time,
+    "file_size": file_size,
+}

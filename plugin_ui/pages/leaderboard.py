@@ -1,0 +1,222 @@
+"""The page *Leaderboard*: models × tasks, each score with its interval and a way to what the model got wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from flask import request, url_for
+
+from mlflow_lmms.board_service import ranked_board
+from mlflow_lmms.leaderboard import Board, Cell, Column, Row
+from plugin_ui.narrowing import narrowed
+from plugin_ui.pages.evaluations import feed_url
+from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
+from plugin_ui.pages.frame import render
+from plugin_ui.pages.range_bar import RangeBar, Scale
+from plugin_ui.permissions import READ, readable_experiments, requires
+from plugin_ui.services import services
+
+_OVERALL = "overall"
+_MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the board is made of, and how it is sorted; empty text means all, or the board's own order."""
+
+    suite: str
+    experiment: str
+    partial: bool
+    sort: str
+    descending: bool
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is left out by choice."""
+        return bool(self.suite or self.experiment)
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The head of a column; `sorted` is ``ascending`` or ``descending`` where the rows follow it."""
+
+    text: str
+    note: str
+    sort_url: str
+    sorted: str | None
+
+
+@dataclass(frozen=True)
+class ScoreCell:
+    """One score with its provenance."""
+
+    task: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+    rank: str
+    bar: RangeBar
+    warnings: list[str]
+    wrong_url: str
+    run_url: str
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The mean win rate in words."""
+
+    text: str
+    note: str
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One model; `cells` follow the headings, None where it has no score."""
+
+    model: str
+    rank: str
+    overall: Overall | None
+    coverage: str
+    cells: list[ScoreCell | None]
+
+
+@dataclass(frozen=True)
+class LeaderboardContext:
+    """What ``lmms/leaderboard.html`` takes."""
+
+    template: ClassVar[str] = "lmms/leaderboard.html"
+
+    rows: list[BoardRow]
+    headings: list[Heading]
+    model_heading: Heading
+    overall_heading: Heading
+    filters: Filters
+    suites: list[str]
+    experiments: list[ExperimentChoice]
+    verdicts: list[str]
+    left_out: list[str]
+    feed_url: str
+
+
+@requires(READ)
+def show() -> str:
+    """The board of what the caller may read: ``?suite= &experiment= &partial=1 &sort= &dir=``."""
+    core = services()
+    filters = _filters()
+    readable = readable_experiments()
+    ranked = ranked_board(
+        core.scores,
+        core.reader,
+        experiment_ids=narrowed(readable, filters.experiment),
+        suite=filters.suite or None,
+        partial=filters.partial,
+    )
+    board = ranked.board
+    context = LeaderboardContext(
+        rows=board_rows(board, filters),
+        headings=[_heading(column.task, column.task, _column_note(column), filters) for column in board.columns],
+        model_heading=_heading(_MODEL, "Model", "", filters),
+        overall_heading=_heading(_OVERALL, "Overall", "mean win rate", filters),
+        filters=filters,
+        suites=core.scores.suites(readable),
+        experiments=experiment_choices(core.client, readable),
+        verdicts=list(ranked.verdicts),
+        left_out=list(board.left_out),
+        feed_url=feed_url(),
+    )
+    return render(context)
+
+
+def _filters() -> Filters:
+    get = request.args.get
+    return Filters(
+        suite=get("suite", ""),
+        experiment=get("experiment", ""),
+        partial=get("partial") == "1",
+        sort=get("sort", ""),
+        descending=get("dir", "descending") != "ascending",
+    )
+
+
+def board_rows(board: Board, filters: Filters) -> list[BoardRow]:
+    """The rows in the order asked for; a model without the score that is sorted by stands last either way."""
+    scales = {column.task: _scale(board, column.task) for column in board.columns}
+    rows = list(board.rows)
+    if filters.sort:
+        known = [row for row in rows if _sort_key(row, filters.sort) is not None]
+        missing = [row for row in rows if _sort_key(row, filters.sort) is None]
+        rows = sorted(known, key=lambda row: _sort_key(row, filters.sort), reverse=filters.descending) + missing  # type: ignore[arg-type,return-value]
+    tied = [row.rank for row in rows]
+    return [
+        BoardRow(
+            model=row.model,
+            rank="" if row.rank is None else f"{'=' if tied.count(row.rank) > 1 else ''}{row.rank}",
+            overall=None if row.win_rate is None else Overall(f"{row.win_rate:.0%}", f"of {_others(board)} beaten"),
+            coverage=f"{row.coverage} of {len(board.columns)} tasks",
+            cells=[_cell(row.cells.get(column.task), scales[column.task]) for column in board.columns],
+        )
+        for row in rows
+    ]
+
+
+def _others(board: Board) -> str:
+    others = len(board.rows) - 1
+    return f"{others} other model{'' if others == 1 else 's'}"
+
+
+def _sort_key(row: Row, sort: str) -> float | str | None:
+    if sort == _MODEL:
+        return row.model.lower()
+    if sort == _OVERALL:
+        return row.win_rate
+    cell = row.cells.get(sort)
+    return None if cell is None else cell.score.value
+
+
+def _scale(board: Board, task: str) -> Scale:
+    scores = [row.cells[task].score for row in board.rows if task in row.cells]
+    return Scale.over(number for score in scores for number in (score.low, score.value, score.high))
+
+
+def _cell(cell: Cell | None, scale: Scale) -> ScoreCell | None:
+    if cell is None:
+        return None
+    score = cell.score
+    warnings = [cell.note] if cell.note else []
+    if score.partial:
+        warnings.append("over a part of the documents")
+    return ScoreCell(
+        task=score.task,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        n=score.n,
+        rank="" if cell.rank is None else f"{'=' if cell.tied else '#'}{cell.rank}",
+        bar=scale.bar(score.value, score.low, score.high),
+        warnings=warnings,
+        wrong_url=url_for("lmms.samples", run_id=score.run_id, task=score.task, wrong=1),
+        run_url=url_for("lmms.evaluation", run_id=score.run_id),
+    )
+
+
+def _column_note(column: Column) -> str:
+    name = column.metric if column.filter == "none" else f"{column.metric}, {column.filter}"
+    direction = {True: "↑ higher is better", False: "↓ lower is better", None: "not ranked"}
+    return f"{name} · {direction[column.higher_is_better]}"
+
+
+def _heading(sort: str, text: str, note: str, filters: Filters) -> Heading:
+    current = filters.sort == sort
+    descending = not filters.descending if current else sort != _MODEL
+    given = {"suite": filters.suite, "experiment": filters.experiment, "partial": "1" if filters.partial else ""}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value}
+    url = url_for(
+        "lmms.leaderboard",
+        **chosen,
+        sort=sort,
+        dir="descending" if descending else "ascending",
+    )
+    sorted_by = ("descending" if filters.descending else "ascending") if current else None
+    return Heading(text, note, url, sorted_by)

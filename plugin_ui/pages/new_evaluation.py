@@ -1,0 +1,96 @@
+"""The page *New evaluation*: the form, and the submission of what it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from flask import redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from mlflow_lmms.errors import LmmsError, NotAllowedError, NotFoundError, UnauthenticatedError
+from plugin_ui.pages.evaluation_form import LABELS, MORE, PRIORITIES, FilledForm, empty_form, read_form
+from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
+from plugin_ui.pages.frame import render
+from plugin_ui.pages.trouble import Trouble, look_at_queue
+from plugin_ui.permissions import EDIT, READ, readable_experiments, requires
+from plugin_ui.readable_models import readable_models
+from plugin_ui.services import services
+from plugin_ui.submit_request import submit_for_caller
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One registered version that can be evaluated."""
+
+    uri: str
+    label: str
+
+
+@dataclass(frozen=True)
+class NewEvaluationContext:
+    """What ``lmms/new_evaluation.html`` takes."""
+
+    template: ClassVar[str] = "lmms/new_evaluation.html"
+
+    values: dict[str, str]
+    problems: dict[str, str]
+    labels: dict[str, str]
+    models: list[ModelChoice]
+    known_tasks: list[str]
+    known_secrets: list[str]
+    experiments: list[ExperimentChoice]
+    default_experiment: str
+    priorities: tuple[str, ...]
+    more_open: bool
+    trouble: Trouble | None
+    tasks_url: str
+
+
+@requires(READ)
+def show() -> str:
+    """The empty form; ``?model= &tasks=`` and so on fill fields in."""
+    return _page(empty_form(request.args))
+
+
+@requires(EDIT)
+def submit() -> ResponseReturnValue:
+    """Queue what was asked for and go to its page, or show the form again with what is wrong."""
+    form = read_form(request.form, services().catalogue)
+    if form.request is None:
+        return _page(form), 400
+    try:
+        submitted = submit_for_caller(form.request)
+    except UnauthenticatedError:
+        raise
+    except LmmsError as error:
+        return _page(replace(form, problems={_at_fault(error): error.message})), error.http_status
+    return redirect(url_for("lmms.evaluation", run_id=submitted.run_id), 303)
+
+
+def _at_fault(error: LmmsError) -> str:
+    """The field that an error at submission is about: by then only the model and the experiment can be unknown."""
+    if isinstance(error, NotAllowedError):
+        return "experiment"
+    return "model" if isinstance(error, NotFoundError) else ""
+
+
+def _page(form: FilledForm) -> str:
+    core = services()
+    catalogue = core.catalogue()
+    versions = readable_models()
+    context = NewEvaluationContext(
+        values=form.values,
+        problems=form.problems,
+        labels=LABELS,
+        models=[ModelChoice(f"models:/{v.name}/{v.version}", f"{v.name} v{v.version}") for v in versions],
+        known_tasks=[*catalogue.groups, *(task.name for task in catalogue.search() if task.own)],
+        known_secrets=list(core.settings.secrets_offered),
+        experiments=experiment_choices(core.client, readable_experiments()),
+        default_experiment=core.settings.experiment,
+        priorities=PRIORITIES,
+        more_open=any(form.values[name] for name in MORE) or any(name in MORE for name in form.problems),
+        trouble=look_at_queue(core.queue).trouble,
+        tasks_url=url_for("lmms_api.search_tasks"),
+    )
+    return render(context)

@@ -1,0 +1,143 @@
+"""The page of one task's samples: pictures, question, answer, expected answer, and the score of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from flask import request, url_for
+
+from mlflow_lmms.evaluation import Evaluation
+from mlflow_lmms.samples import Sample
+from mlflow_lmms.states import State
+from mlflow_lmms.task_result import TaskResult
+from plugin_ui.pages.evaluation_results import metric_label
+from plugin_ui.pages.frame import Link, render
+from plugin_ui.permissions import READ, requires
+from plugin_ui.services import services
+
+_PAGE = 20
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One stored picture and what is read out in its place."""
+
+    url: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """One document, what the model said and how it was judged; `verdict` is ``right``, ``wrong`` or empty."""
+
+    doc_id: int
+    pictures: list[Picture]
+    input: str
+    target: str
+    responses: tuple[str, ...]
+    filtered: str
+    verdict: str
+    scores: dict[str, float | None]
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SamplesContext:
+    """What ``lmms/samples.html`` takes."""
+
+    template: ClassVar[str] = "lmms/samples.html"
+
+    run_id: str
+    name: str
+    task: str
+    others: list[Link]
+    samples: list[SampleView]
+    total: int
+    first: int
+    last: int
+    wrong_only: bool
+    search: str
+    metric: str | None
+    all_url: str
+    newer_url: str | None
+    older_url: str | None
+
+
+@requires(READ, run="run_id")
+def show(run_id: str, task: str) -> str:
+    """One page of samples: ``?wrong=1 &search= &offset=``."""
+    core = services()
+    evaluation = core.store.get(run_id)
+    result = core.reader.task_result(run_id, task)
+    wrong_only = request.args.get("wrong") == "1"
+    search = request.args.get("search", "")
+    offset = max(0, request.args.get("offset", 0, type=int))
+    page = core.reader.samples(run_id, task, wrong_only=wrong_only, search=search, offset=offset, limit=_PAGE)
+
+    def link(start: int) -> str:
+        chosen: dict[str, Any] = {"search": search} if search else {}
+        return url_for("lmms.samples", run_id=run_id, task=task, wrong=int(wrong_only), offset=start, **chosen)
+
+    primary = result.primary_metric
+    context = SamplesContext(
+        run_id=run_id,
+        name=evaluation.name,
+        task=task,
+        others=_finished_tasks(evaluation, task, wrong_only),
+        samples=[_view(run_id, task, sample, result) for sample in page.samples],
+        total=page.total,
+        first=offset + 1,
+        last=offset + len(page.samples),
+        wrong_only=wrong_only,
+        search=search,
+        metric=metric_label(primary.metric, primary.filter) if primary else None,
+        all_url=url_for("lmms.samples", run_id=run_id, task=task),
+        newer_url=link(max(0, offset - _PAGE)) if offset else None,
+        older_url=link(offset + _PAGE) if offset + _PAGE < page.total else None,
+    )
+    return render(context)
+
+
+def _finished_tasks(evaluation: Evaluation, current: str, wrong_only: bool) -> list[Link]:
+    finished = [task.task for task in evaluation.tasks if task.state is State.FINISHED]
+    return [
+        Link(
+            name,
+            url_for("lmms.samples", run_id=evaluation.run_id, task=name, wrong=int(wrong_only)),
+            active=name == current,
+        )
+        for name in finished
+    ]
+
+
+def _view(run_id: str, task: str, sample: Sample, result: TaskResult) -> SampleView:
+    primary = result.primary_metric
+    key = f"{primary.metric}:{primary.filter}" if primary else ""
+    said = " / ".join(sample.responses)
+    filtered = sample.filtered.get(primary.filter, "") if primary else ""
+    return SampleView(
+        doc_id=sample.doc_id,
+        pictures=[_picture(run_id, task, sample, number) for number in range(sample.media)],
+        input=sample.input,
+        target=sample.target,
+        responses=sample.responses,
+        filtered="" if filtered == said else filtered,
+        verdict=_verdict(
+            sample.scores.get(key), higher_is_better=primary is None or primary.higher_is_better is not False
+        ),
+        scores=sample.scores,
+        columns={name: value for name, value in sample.columns.items() if value is not None},
+    )
+
+
+def _picture(run_id: str, task: str, sample: Sample, number: int) -> Picture:
+    url = url_for("lmms_api.read_media", run_id=run_id, task=task, index=sample.index, number=number)
+    return Picture(url, f"Picture {number + 1} of {sample.media} that the model was shown for sample {sample.doc_id}")
+
+
+def _verdict(score: float | None, *, higher_is_better: bool) -> str:
+    """In the words of the filter *wrong*: anything but the best score possible is wrong."""
+    if score is None:
+        return ""
+    return "right" if (score >= 1 if higher_is_better else score <= 0) else "wrong"
