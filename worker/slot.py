@@ -1,7 +1,7 @@
 """Entry point of one slot's process (``python -P -m worker.slot``): a `GpuWorker` under a supervisor.
 
-What it is comes as one JSON object on stdin, because arguments can be read by everybody on the machine and the queue's
-address may hold a password.
+What it is comes as one JSON object on stdin: everybody on the machine can read arguments, and the queue's address
+may hold a password.
 """
 
 from __future__ import annotations
