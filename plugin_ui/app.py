@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from flask import Blueprint, Flask
 from mlflow.exceptions import MlflowException
 from starlette.types import ASGIApp
 
-from mlflow_lmms.errors import LmmsError
+from mlflow_lmms.errors import LmmsError, NotFoundError
 from mlflow_lmms.services import Services, build_services
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import FINAL
@@ -88,8 +89,8 @@ def _server(settings: Settings) -> FrontApp:
         ours = web_app(
             services,
             secret,
-            *getattr(pages, "BLUEPRINTS", ()),
-            *getattr(api, "BLUEPRINTS", ()),
+            *pages.BLUEPRINTS,
+            *api.BLUEPRINTS,
             *([sign_in.blueprint] if secret else []),
         )
         mlflow_app = (
@@ -103,10 +104,17 @@ def _server(settings: Settings) -> FrontApp:
     return FrontApp(
         mlflow_app=mlflow_app,
         our_app=mlflow_server.wsgi_as_asgi(ours),
-        events=EventEndpoint(hub, ours, lambda run_id: services.store.get(run_id).state in FINAL),
+        events=EventEndpoint(hub, ours, partial(_is_ended, services)),
         hub=hub,
         guard=OriginGuard(mlflow_server.host_allowed, mlflow_server.origin_allowed),
         prefix=mlflow_server.static_prefix(),
         loopback_only=not with_auth,
         background=[ReaperThread(services.reaper.tick)],
     )
+
+
+def _is_ended(services: Services, run_id: str) -> bool:
+    try:
+        return services.store.get(run_id).state in FINAL
+    except NotFoundError:  # a run that no queue knows: imported, or logged by a client
+        return True
