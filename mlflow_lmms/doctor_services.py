@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlflow_lmms.client import Client
 from mlflow_lmms.database import database_url, open_database
 from mlflow_lmms.doctor import MACHINE, Check, Finding
-from mlflow_lmms.errors import ConfigurationError, LmmsError, UnavailableError
+from mlflow_lmms.errors import ConfigurationError, LmmsError, UnauthenticatedError, UnavailableError
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.redis_server import find_program, socket_url
 from mlflow_lmms.settings import Settings, mask_password
@@ -31,9 +31,13 @@ def check_server(settings: Settings) -> Iterator[Finding]:
     """The MLflow server: reachable, with our app in it, of this version; or else its port free to start one."""
     try:
         health = Client(settings.server_url).health()
-    except UnavailableError:
-        yield Finding("server", "problem", f"nothing answers at {settings.server_url}", "start it: mlflow-lmms up")
+    except UnavailableError as error:
+        yield Finding("server", "problem", error.message, "start it (mlflow-lmms up), or mend the part that it names")
         yield from _port(settings.server_url)
+        return
+    except UnauthenticatedError as error:
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        yield Finding("server", "problem", error.message, remedy)
         return
     except LmmsError as error:
         yield Finding("server", "problem", error.message, "start it with `mlflow server --app-name lmms`")
@@ -47,6 +51,7 @@ def check_server(settings: Settings) -> Iterator[Finding]:
 
 
 def _port(server_url: str) -> Iterator[Finding]:
+    """Whether a server could be started there, when the one that should be does not answer."""
     address = urlsplit(server_url)
     port = address.port or (443 if address.scheme == "https" else 80)
     if address.hostname not in _LOCAL:

@@ -187,7 +187,8 @@ class LocalStack:
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy for the loopback interface
-                return session.get(f"{self.url}/lmms/api/v1/health", timeout=5).ok
+                answer = session.get(f"{self.url}/lmms/api/v1/health", timeout=5)
+                return answer.status_code in (requests.codes.ok, requests.codes.unauthorized)
         except requests.RequestException:
             return False
 

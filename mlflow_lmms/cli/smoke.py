@@ -34,7 +34,7 @@ def show_smoke(client: Client, evaluation: dict[str, Any], console: Console) -> 
 
 def _panel(client: Client, run_id: str, task: str, sample: dict[str, Any], folder: Path, draw: bool) -> Panel:
     parts: list[Text] = [_line("prompt", sample["input"])]
-    for number in range(int(sample["media"])):
+    for number in range(len(sample["media"])):
         content = client.media(run_id, task, int(sample["index"]), number)
         file = folder / f"{escape(task)}-{sample['doc_id']}-{number}.{_SUFFIXES.get(content[:4], 'bin')}"
         file.write_bytes(content)
