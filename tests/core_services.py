@@ -1,0 +1,76 @@
+"""Fixtures: a real MLflow store, and the core as the server puts it together. A pytest plugin, see conftest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from mlflow_lmms.catalogue import Catalogue, read_catalogue
+from mlflow_lmms.run_reader import no_such_artifact
+from mlflow_lmms.services import Services, build_services
+from mlflow_lmms.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database as a new server makes it; making one takes seconds, so tests copy this one."""
+    file = tmp_path_factory.mktemp("mlflow-template") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(file.parent)  # MLflow makes its default artifact folder where it stands
+        MlflowClient(f"sqlite:///{file}").search_model_versions("")
+    return file
+
+
+@pytest.fixture
+def mlflow_uri(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A backend store of its own in `tmp_path`, where the test then stands; artifacts are local files there."""
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{shutil.copy(mlflow_template, tmp_path / 'mlflow.db')}"
+
+
+@pytest.fixture
+def mlflow_client(mlflow_uri: str) -> MlflowClient:
+    """MLflow's own client on `mlflow_uri`."""
+    return MlflowClient(mlflow_uri)
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    """The catalogue of the installed lmms-eval, read once."""
+    return read_catalogue([])
+
+
+@pytest.fixture
+def services(
+    mlflow_uri: str,
+    mlflow_client: MlflowClient,
+    empty_valkey: str,
+    tmp_path: Path,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Services]:
+    """The core as the server puts it together: real MLflow store, tables, queue server and catalogue."""
+    monkeypatch.setattr("mlflow_lmms.services.read_catalogue", lambda folders: catalogue)
+
+    def fetch(run_id: str, path: str) -> Path:
+        try:
+            return Path(mlflow_client.download_artifacts(run_id, path))
+        except OSError:
+            raise no_such_artifact(run_id, path) from None
+
+    def store(run_id: str, file: Path, folder: str) -> None:
+        mlflow_client.log_artifact(run_id, str(file), folder)
+
+    built = build_services(
+        Settings(data_folder=tmp_path / "data", redis_url=empty_valkey),
+        backend_store_uri=mlflow_uri,
+        registry_uri=None,
+        fetch_artifact=fetch,
+        store_artifact=store,
+    )
+    yield built
+    built.store.engine.dispose()
