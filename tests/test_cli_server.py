@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from mlflow_lmms.cli.main import run
 from mlflow_lmms.errors import ConfigurationError
@@ -26,7 +27,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def settings(folder: Path, **values: object) -> Settings:
-    return Settings(data_folder=folder / "data", **values)  # type: ignore[arg-type]
+    return Settings(data_folder=folder / "data", **values)
 
 
 def value_of(command: list[str], option: str) -> str:
@@ -108,9 +109,11 @@ def test_dry_run_shows_no_secret_and_writes_nothing(
 def test_the_command_migrates_then_becomes_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_LMMS_DATA_FOLDER", str(tmp_path / "data"))
     started: list[tuple[list[str], str]] = []
-    monkeypatch.setattr(
-        os, "execvpe", lambda _file, words, environ: started.append((words, environ["PYTHONSAFEPATH"]))
-    )
+
+    def become(_file: str, words: list[str], environ: dict[str, str]) -> None:
+        started.append((words, environ["PYTHONSAFEPATH"]))
+
+    monkeypatch.setattr(os, "execvpe", become)
     assert run(["server", "--host", "127.0.0.1"]) == 0
     ((words, safe_path),) = started
     assert words[words.index("-m") :][:3] == ["-m", "mlflow", "server"]
@@ -125,6 +128,9 @@ def test_the_command_migrates_then_becomes_mlflow(tmp_path: Path, monkeypatch: p
 def test_our_tables_go_into_mlflow_s_postgresql(tmp_path: Path, empty_postgres_url: str) -> None:
     migrate(settings(tmp_path), empty_postgres_url)
     migrate(settings(tmp_path), empty_postgres_url)
+    engine = sqlalchemy.create_engine(empty_postgres_url)
+    assert "lmms_evaluations" in sqlalchemy.inspect(engine).get_table_names()
+    engine.dispose()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
