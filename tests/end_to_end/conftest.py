@@ -34,4 +34,4 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the k-nearest-neighbours model, for the bare command."""
-    return train(tmp_path_factory.mktemp("bare"))["k-nearest-neighbours"]
+    return Path(train(tmp_path_factory.mktemp("bare"))["k-nearest-neighbours"])

@@ -137,6 +137,4 @@ def _places_with(stack: RunningStack, needle: bytes) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [
-        path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
-    ]
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]

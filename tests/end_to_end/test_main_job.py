@@ -42,6 +42,7 @@ def test_every_model_finishes_and_mlflow_says_so(stack: RunningStack, finished: 
         assert run.data.tags[Tag.MODEL_VERSION] == "1"
         assert run.data.params["tasks"] == "digits_vqa,digits_parity"
         assert run.data.metrics[str(MetricName("digits_vqa", "exact_match").of("n"))] == 597
+        assert run.inputs is not None
         assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == list(TASKS)
         assert run.inputs.model_inputs[0].model_id == run.data.tags[Tag.LOGGED_MODEL]
 
