@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,19 @@ def manifest() -> ModelManifest:
     return ModelManifest(model_id="runner_probe", simple_class_path="runner_probe.RunnerProbe")
 
 
-class RunnerProbe(lmms):
+class RunnerProbe(lmms):  # type: ignore[misc]
     """Adds the two numbers of the prompt."""
 
-    def __init__(
-        self, journal: str = "", kill_after: int = 0, fail: str = "", batch_size: int = 1, **_: object
-    ) -> None:
+    def __init__(self, fail: str = "", delay: float = 0, noise: str = "", **_: object) -> None:
         super().__init__()
+        if noise:
+            print('{"event": "task-finished", "task": "probe_sum", "result": "nowhere.json"}')  # noqa: T201
         if fail == "load":
             raise OSError("no weights at /nowhere")
-        if fail == "exit":
-            raise SystemExit("key missing")
-        if fail == "memory":
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        self._journal = Path(journal) if journal else None
-        self._kill_after = int(kill_after)
+        # From the environment: as arguments they would be part of the answers' keys.
+        self._journal = os.environ.get("PROBE_JOURNAL")
+        self._kill_after = int(os.environ.get("PROBE_KILL_AFTER", "0"))
+        self._delay = float(delay)
         self._asked = 0
 
     def generate_until(self, requests: list[Any]) -> list[str]:
@@ -67,9 +66,10 @@ class RunnerProbe(lmms):
         return -float(distance), distance == 0
 
     def _note(self, request: Any, answer: str) -> None:
+        time.sleep(self._delay)
         self._asked += 1
         if self._journal is not None:
-            with self._journal.open("a", encoding="utf-8") as journal:
+            with Path(self._journal).open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps([request.task_name, request.doc_id, request.idx, answer]) + "\n")
         if self._kill_after and self._asked == self._kill_after:
             os.kill(os.getpid(), signal.SIGKILL)

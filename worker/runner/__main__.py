@@ -6,10 +6,12 @@ a start that is not according to the protocol.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from worker.runner.bars import watch_bars
 from worker.runner.events import EventChannelError, EventWriter
@@ -56,5 +58,13 @@ def _close_stdin() -> None:
         os.dup2(void.fileno(), 0)
 
 
+def _end(status: int) -> NoReturn:
+    """End the process without taking the interpreter apart, which costs seconds with torch loaded and may crash."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

@@ -7,7 +7,6 @@ and it makes one call for all requests. Scoring is not touched and runs once. (l
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,32 +14,10 @@ from typing import Any
 from lmms_eval.caching import response_cache
 
 from worker.runner.answers import AnswerKey, AnswerStore
+from worker.runner.chunk_plan import document_chunks, requests_per_chunk
 from worker.runner.progress import Progress
 
-_FEWEST_CHUNKS = 20  # per task, so that a minute's work shows its score often enough
-_SMALLEST_CHUNK = 8
-
 Listener = Callable[[Sequence[Any], Sequence[Any]], None]
-
-
-def requests_per_chunk(requests: int, largest: int, batch: int) -> int:
-    """Choose a chunk's size: many chunks, none larger than `largest`, each a whole number of batches.
-
-    A chunk below the model's batch would leave the accelerator idle, so the batch wins over `largest`.
-    """
-    size = min(largest, max(_SMALLEST_CHUNK, math.ceil(requests / _FEWEST_CHUNKS)))
-    return math.ceil(size / batch) * batch
-
-
-def document_chunks(documents: Sequence[Any], size: int) -> Iterator[slice]:
-    """Cut requests, given by their documents, into slices of about `size` that never split a document."""
-    start = 0
-    while start < len(documents):
-        end = min(start + size, len(documents))
-        while end < len(documents) and documents[end] == documents[end - 1]:
-            end += 1
-        yield slice(start, end)
-        start = end
 
 
 class ChunkedExecution:
@@ -54,6 +31,7 @@ class ChunkedExecution:
         largest: int,
         at_once: Callable[[], int],
         documents: int,
+        listener: Listener,
     ) -> None:
         self._answers = answers
         self._progress = progress
@@ -63,7 +41,7 @@ class ChunkedExecution:
         self._documents = documents
         self._asked: Counter[str] = Counter()
         self._started: set[Any] = set()
-        self.listener: Listener | None = None
+        self._listener = listener
         self.original: Callable[..., list[Any]] = response_cache.ResponseCache.execute
 
     def execute(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:
@@ -79,8 +57,7 @@ class ChunkedExecution:
             self._progress.window(chunk.start, len(part))
             answers += (fresh := self._answer(cache, lm, kind, part))
             self._progress.advance(chunk.stop)
-            if self.listener is not None:
-                self.listener(part, fresh)
+            self._listener(part, fresh)
         return answers
 
     def _single_step(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:

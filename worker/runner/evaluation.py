@@ -6,6 +6,7 @@ Owns the order of work and what a failure of one task means for the others. Scor
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from argparse import Namespace
@@ -80,23 +81,23 @@ class Evaluation:
         return dict(reversed(leaves.items()))
 
     def _evaluate(self, name: str, task: Any, model: LoadedModel) -> None:
+        self._progress.enter("dataset", name)
         documents = self._documents(task)
         self._events.task_started(name, len(documents))
         started = time.monotonic()
-        answers = AnswerStore(self._request.cache_folder / escape(name) / "answers.db")
-        execution = ChunkedExecution(
-            answers=answers,
-            progress=self._progress,
-            task=name,
-            largest=self._request.chunk_size,
-            at_once=lambda: model.requests_at_once(self._request.batch_size),
-            documents=len(documents),
-        )
         cli_args = self._cli_args()
-        execution.listener = RunningScore(name, task, cli_args, self._events).add
-        with model.in_place_of_loading(), chunked(execution):
-            results = self._simple_evaluate(name, task, cli_args)
-        answers.close()
+        with contextlib.closing(AnswerStore(self._request.cache_folder / escape(name) / "answers.db")) as answers:
+            execution = ChunkedExecution(
+                answers=answers,
+                progress=self._progress,
+                task=name,
+                largest=self._request.chunk_size,
+                at_once=lambda: model.requests_at_once(self._request.batch_size),
+                documents=len(documents),
+                listener=RunningScore(name, task, cli_args, self._events).add,
+            )
+            with model.in_place_of_loading(), chunked(execution):
+                results = self._simple_evaluate(name, task, cli_args)
         rows = read_rows(task, results["results"][name], results["samples"][name], documents)
         outcome = Outcome(name, task, results["results"][name], rows, time.monotonic() - started)
         self._record(outcome)
@@ -202,7 +203,7 @@ class _TaskGuard:
 
 def _final_score(metric: Metric) -> dict[str, Any]:
     numbers = [score for score in metric.scores if score is not None]
-    bounds = interval(numbers) if metric.per_sample else None
+    bounds = interval([score * metric.scale for score in numbers], metric.scale) if metric.scale else None
     if bounds is None and metric.value is not None and metric.stderr is not None:
         bounds = (metric.value - 1.96 * metric.stderr, metric.value + 1.96 * metric.stderr)
     low, high = bounds or (None, None)

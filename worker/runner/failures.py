@@ -30,6 +30,10 @@ _REMEDIES = {
     "timeout": "The service did not answer in time; retry: answers so far are kept.",
     "unknown": "See the traceback and the log; answers so far are kept.",
 }
+_BUILT_IN_REMEDY = (
+    "lmms-eval's built-in scoring raised, not the task's own: give the task a process_results of its own, or use an "
+    "lmms-eval release that scores this output type. Answers are kept, so a retry only scores."
+)
 _CLASS_OF_PHASE = {"dataset": "dataset", "model_load": "model_load", "score": "scoring"}
 
 
@@ -57,7 +61,8 @@ def classify(error: BaseException, phase: str) -> Failure:
     if isinstance(cause, TaskFailure):
         return Failure(cause.failure, str(cause), trace)
     failure = _class_of(cause, phase, trace)
-    return Failure(failure, f"{_describe(cause, phase)}\n{_REMEDIES[failure]}", trace)
+    remedy = _BUILT_IN_REMEDY if failure == "scoring" and _in_built_in_scoring(cause) else _REMEDIES[failure]
+    return Failure(failure, f"{_describe(cause, phase)}\n{remedy}", trace)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -80,6 +85,11 @@ def _class_of(cause: BaseException, phase: str, trace: str) -> str:
 
 def _from_judge(cause: BaseException, trace: str) -> bool:
     return type(cause).__module__.startswith(_JUDGE_MODULES) or any(path in trace for path in _JUDGE_PATHS)
+
+
+def _in_built_in_scoring(cause: BaseException) -> bool:
+    frames = traceback.extract_tb(cause.__traceback__)
+    return bool(frames) and frames[-1].name == "process_results" and "/lmms_eval/api/" in frames[-1].filename
 
 
 def _describe(cause: BaseException, phase: str) -> str:

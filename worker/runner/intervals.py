@@ -12,10 +12,11 @@ from statistics import NormalDist, fmean, stdev
 _Z = NormalDist().inv_cdf(0.975)
 
 
-def interval(scores: Sequence[float]) -> tuple[float, float] | None:
-    """Return the interval: Wilson's for zeros and ones, Student's t else; None below two scores."""
-    if set(scores) <= {0.0, 1.0}:
-        return wilson(sum(scores), len(scores)) if scores else None
+def interval(scores: Sequence[float], most: float = 1.0) -> tuple[float, float] | None:
+    """Return the interval: Wilson's where every score is 0 or `most`, Student's t else; None below two scores."""
+    if scores and set(scores) <= {0.0, most}:
+        low, high = wilson(scores.count(most), len(scores))
+        return low * most, high * most
     if len(scores) < 2:
         return None
     half = student_t(len(scores) - 1) * stdev(scores) / math.sqrt(len(scores))

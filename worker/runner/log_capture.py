@@ -16,7 +16,7 @@ from worker.runner.events import EventWriter
 def capture_logs(events: EventWriter) -> None:
     """Replace loguru's sinks and add a handler to the root logger; call it again after code that resets sinks."""
     logger.remove()
-    logger.add(_LoguruSink(events), level="DEBUG", format="{message}", backtrace=False, diagnose=False)
+    logger.add(_LoguruSink(events), level="INFO", format="{message}", backtrace=False, diagnose=False)
     logging.captureWarnings(True)
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _EventHandler)]:

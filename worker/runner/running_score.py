@@ -24,7 +24,7 @@ from worker.runner.events import EventWriter
 from worker.runner.intervals import interval
 from worker.runner.primary_metric import MetricKey, choose_primary
 from worker.runner.random_state import RandomState
-from worker.runner.sample_scores import close, first_number, mean
+from worker.runner.sample_scores import direct_number, first_number, mean, scale_of
 
 _SLOW_S = 0.05  # per document; above it, scoring twice would be felt
 _JUDGE = re.compile(r"judge|openai|anthropic|get_chat_response|requests\.post", re.IGNORECASE)
@@ -100,15 +100,15 @@ class RunningScore:
             self._scale = _scale(self._task.aggregation()[key.metric], self._values, numbers)
         if self._scale is None:
             return
-        value = mean(numbers)
-        bounds = interval(numbers)
+        scaled = [number * self._scale for number in numbers]
+        low, high = interval(scaled, self._scale) or (None, None)
         self._events.score(
             self._name,
             {
                 **key._asdict(),
-                "value": None if value is None else value * self._scale,
-                "low": bounds[0] * self._scale if bounds else None,
-                "high": bounds[1] * self._scale if bounds else None,
+                "value": mean(scaled),
+                "low": low,
+                "high": high,
                 "n": len(numbers),
             },
             final=False,
@@ -179,12 +179,12 @@ def _answered_documents(requests: Sequence[Any], answers: Sequence[Any]) -> dict
 
 def _scale(aggregate: Any, values: list[Any], numbers: list[float]) -> float | None:
     """Return what the aggregation multiplies the mean by; None while that cannot be told (mean 0)."""
-    whole, average = aggregate(values), mean(numbers)
-    if not isinstance(whole, int | float):
+    whole = direct_number(aggregate(values))
+    if whole is None:
         raise NoRunningScore("the task's aggregate is not a number")
-    if not average:
+    if not any(numbers) and not whole:
         return None
-    for scale in (1.0, 100.0):
-        if close(average * scale, whole):
-            return scale
-    raise NoRunningScore("the task's aggregate is not the mean of its samples")
+    scale = scale_of(numbers, whole)
+    if scale is None:
+        raise NoRunningScore("the task's aggregate is not the mean of its samples")
+    return scale

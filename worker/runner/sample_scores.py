@@ -13,6 +13,7 @@ _SCORE_FIELDS = ("score", "correct", "is_correct", "accuracy", "acc", "hit", "ex
 _PREDICTION_FIELDS = ("pred", "prediction", "parsed_pred", "pred_answer", "predicted_answer", "model_answer")
 _ANSWER_FIELDS = ("answer", "gt", "ground_truth", "target", "gold", "label", "gt_answer")
 _TOLERANCE = 1e-9
+_SCALES = (1.0, 100.0)
 
 Scores = list[float | None]
 
@@ -64,8 +65,7 @@ def sample_scores(values: Sequence[Any], aggregate: float | None) -> Scores:
         return direct
     for derive in _DERIVATIONS:
         derived = [derive(value) for value in values]
-        average = mean(derived)
-        if aggregate is not None and average is not None and _explains(average, aggregate):
+        if scale_of(derived, aggregate) is not None:
             return derived
     return direct
 
@@ -81,10 +81,12 @@ def mean(scores: Sequence[float | None]) -> float | None:
     return math.fsum(numbers) / len(numbers) if numbers else None
 
 
-def reproduces(scores: Sequence[float | None], aggregate: float | None) -> bool:
-    """Whether the mean of the scores is the aggregate."""
+def scale_of(scores: Sequence[float | None], aggregate: float | None) -> float | None:
+    """Return what the scores' mean must be multiplied by to give the aggregate: 1, 100 (a percentage), or None."""
     average = mean(scores)
-    return average is not None and aggregate is not None and close(average, aggregate)
+    if average is None or aggregate is None:
+        return None
+    return next((scale for scale in _SCALES if close(average * scale, aggregate)), None)
 
 
 def is_binary(scores: Sequence[float | None]) -> bool:
@@ -96,7 +98,3 @@ def is_binary(scores: Sequence[float | None]) -> bool:
 def close(one: float, other: float) -> bool:
     """Whether two numbers are equal but for rounding."""
     return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=1e-12)
-
-
-def _explains(average: float, aggregate: float) -> bool:
-    return close(average, aggregate) or close(average * 100, aggregate)

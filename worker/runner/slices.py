@@ -43,7 +43,8 @@ def length_groups(lengths: Sequence[int]) -> list[str | None]:
     members: dict[int, list[int]] = {}
     for length, group in zip(lengths, groups, strict=True):
         members.setdefault(group, []).append(length)
-    return [f"{min(members[group])}–{max(members[group])}" for group in groups]
+    names = {group: _range_name(min(own), max(own)) for group, own in members.items()}
+    return [names[group] for group in groups]
 
 
 def slice_scores(column: Column, scores: Sequence[float | None]) -> list[dict[str, Any]]:
@@ -53,6 +54,10 @@ def slice_scores(column: Column, scores: Sequence[float | None]) -> list[dict[st
         if value is not None and score is not None:
             groups.setdefault(value, []).append(score)
     return [{"value": value, "n": len(own), "score": mean(own)} for value, own in sorted(groups.items())]
+
+
+def _range_name(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least}–{most}"
 
 
 def _is_useful(values: Column) -> bool:

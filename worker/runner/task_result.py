@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.runner.document_records import DocumentRecord, read_documents
+from worker.runner.document_records import DocumentRecord, PictureBudget, read_documents
 from worker.runner.events import PROTOCOL
 from worker.runner.fingerprint import fingerprint
 from worker.runner.output_files import escape, write_json
@@ -19,9 +19,12 @@ from worker.runner.primary_metric import MetricKey, Primary, choose_primary
 from worker.runner.progress import Progress
 from worker.runner.request import RunRequest
 from worker.runner.sample_rows import SampleRows
-from worker.runner.sample_scores import Scores, direct_number, is_binary, reproduces, sample_scores
+from worker.runner.sample_scores import Scores, direct_number, is_binary, sample_scores, scale_of
 from worker.runner.samples import samples_table, scores_table, write_table
 from worker.runner.slices import dimensions, length_groups, slice_scores
+
+# Pictures are a courtesy: a task whose pictures are costly to make gets some, not a second run's worth of work.
+_PICTURE_S, _PICTURE_SHARE = 5.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,14 @@ class Metric:
     scores: Scores
 
     @property
+    def scale(self) -> float | None:
+        """What the mean of the samples' scores is multiplied by, where it explains the value."""
+        return scale_of(self.scores, self.value)
+
+    @property
     def per_sample(self) -> bool:
-        """Whether the samples' own scores explain the value."""
-        return reproduces(self.scores, self.value)
+        """Whether the mean of the samples' scores is the value."""
+        return self.scale == 1.0
 
     def document(self) -> dict[str, Any]:
         """Return the metric as the result file says it."""
@@ -101,7 +109,8 @@ class ResultWriter:
         best = metrics[primary.key] if primary else None
         order = _most_telling_first(outcome.rows.doc_ids, best)
         self._progress.expect(len(order))
-        records = read_documents(outcome.task, order, self._request.thumbnail_bytes, self._progress.advance)
+        budget = PictureBudget(self._request.thumbnail_bytes, max(_PICTURE_S, _PICTURE_SHARE * outcome.seconds))
+        records = read_documents(outcome.task, order, budget, self._progress.advance)
         name = escape(outcome.name)
         files = {
             "samples_file": f"samples/{name}.parquet",
@@ -111,7 +120,7 @@ class ResultWriter:
         folder = self._request.output_folder
         write_table(folder / files["samples_file"], table)
         write_table(folder / files["scores_file"], scores_table(table))
-        columns = dimensions(_candidate_columns(outcome.rows, records, best))
+        columns = dimensions(_candidate_columns(outcome, records, best))
         document = {
             **self._facts(outcome, records),
             "metrics": [metric.document() for metric in metrics.values()],
@@ -154,22 +163,28 @@ def _most_telling_first(doc_ids: Sequence[int], best: Metric | None) -> list[int
 
 
 def _candidate_columns(
-    rows: SampleRows, records: Mapping[int, DocumentRecord], best: Metric | None
+    outcome: Outcome, records: Mapping[int, DocumentRecord], best: Metric | None
 ) -> dict[str, list[Any]]:
-    """Columns that may cut the documents, the task's own words first."""
+    """Columns that may cut the documents; of two with one name the task's scoring wins, then its data."""
+    rows = outcome.rows
     ordered = [records[doc_id] for doc_id in rows.doc_ids]
-    columns: dict[str, list[Any]] = {
+    values = [value if isinstance(value, dict) else {} for value in rows.values[best.key]] if best else []
+    scoring = {str(name): [value.get(name) for value in values] for name in _names(values)}
+    scalars = [record.scalars for record in ordered]
+    data = {name: [own.get(name) for own in scalars] for name in _names(scalars)}
+    features: dict[str, list[Any]] = {
         "n_images": [record.images for record in ordered],
         "prompt_length": list(length_groups([len(text) for text in rows.inputs])),
-        "response_length": list(length_groups([sum(map(len, answers)) for answers in rows.responses])),
-        "empty_response": [not any(answer.strip() for answer in answers) for answers in rows.responses],
     }
-    for name in dict.fromkeys(name for record in ordered for name in record.scalars):
-        columns[name] = [record.scalars.get(name) for record in ordered]
-    values = rows.values[best.key] if best else []
-    for name in dict.fromkeys(name for value in values if isinstance(value, dict) for name in value):
-        columns[str(name)] = [value.get(name) if isinstance(value, dict) else None for value in values]
-    return columns
+    if str(outcome.task.config.output_type).startswith("generate"):
+        lengths = [sum(map(len, answers)) for answers in rows.responses]
+        features["response_length"] = list(length_groups(lengths))
+        features["empty_response"] = [not any(map(str.strip, answers)) for answers in rows.responses]
+    return scoring | {name: own for name, own in (data | features).items() if name not in scoring}
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _slices(columns: Mapping[str, Sequence[str | None]], best: Metric | None) -> list[dict[str, Any]]:
