@@ -11,12 +11,12 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 
-METRIC_NAME_LIMIT = 250
+NAME_LIMIT = 250
 DEFAULT_FILTER = "none"
 EXPERIMENT = "lmms-eval"
 
 _ALLOWED = re.compile(r"[A-Za-z0-9_\-. ]")
-_ESCAPE = re.compile(r"\.x([0-9A-F]{4,6})\.")
+_ESCAPE = re.compile(r"\.x((?:10|[0-9A-F])?[0-9A-F]{4})\.")
 _EMPTY = ".x."
 _CUT = ":::"  # no name of ours has three colons
 
@@ -49,22 +49,22 @@ class Tag:
     @staticmethod
     def task_state(task: str) -> str:
         """Key of the tag that mirrors one task's state."""
-        return f"lmms.task.{escape(task)}.state"
+        return cut(f"lmms.task.{escape(task)}.state")
 
     @staticmethod
     def primary(task: str) -> str:
         """Key of the tag that names one task's primary metric, with its filter, direction and reason, as JSON."""
-        return f"lmms.task.{escape(task)}.primary"
+        return cut(f"lmms.task.{escape(task)}.primary")
 
     @staticmethod
     def worst(task: str) -> str:
         """Key of the tag that names one task's worst slice, as ``dimension=value``."""
-        return f"lmms.task.{escape(task)}.worst"
+        return cut(f"lmms.task.{escape(task)}.worst")
 
     @staticmethod
     def fingerprint(task: str) -> str:
         """Key of the tag with one task's fingerprint, as JSON."""
-        return f"lmms.task.{escape(task)}.fingerprint"
+        return cut(f"lmms.task.{escape(task)}.fingerprint")
 
     @staticmethod
     def whole_name(cut: str) -> str:
@@ -152,7 +152,7 @@ class MetricName:
         if match is None or _CUT in name:
             return None
         parts = {key: None if text is None else unescape(text) for key, text in match.groupdict().items()}
-        return MetricName(
+        found = MetricName(
             task=parts["task"] or "",
             metric=parts["metric"] or "",
             filter=parts["filter"] if parts["filter"] is not None else DEFAULT_FILTER,
@@ -160,14 +160,15 @@ class MetricName:
             value=parts["value"],
             statistic=parts["statistic"],
         )
+        return found if str(found) == name else None
 
 
 def cut(name: str) -> str:
-    """Return `name`, or when MLflow would refuse its length its beginning and a hash of the whole."""
-    if len(name) <= METRIC_NAME_LIMIT:
+    """Return `name` (of a metric or tag), or when MLflow would refuse its length its beginning and a hash of it."""
+    if len(name) <= NAME_LIMIT:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return name[: METRIC_NAME_LIMIT - len(_CUT) - len(digest)].rstrip("/ :.") + _CUT + digest
+    return name[: NAME_LIMIT - len(_CUT) - len(digest)].rstrip("/ :.") + _CUT + digest
 
 
 def was_cut(name: str) -> bool:
