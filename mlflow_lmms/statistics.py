@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.95
@@ -120,9 +119,11 @@ def _bootstrap_means(delta: NDArray[np.float64], random: np.random.Generator) ->
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm-adjusted p-values. Holm (1979), "A simple sequentially rejective multiple test procedure"."""
-    if not p_values:
-        return []
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+    # statsmodels' multipletests would do it, but collects all garbage of the process at each call: 0.3 s in a server.
+    given = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(given)
+    adjusted = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    return [float(p) for p in np.minimum(adjusted, 1.0)[np.argsort(order)]]
 
 
 def tie_groups(ordered: Sequence[str], differ: Callable[[str, str], bool]) -> dict[str, int]:
