@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -92,6 +93,15 @@ class MlflowProcess:
         """Everything that the server said so far."""
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
+    def wait_for_log(self, text: str, times: int = 1) -> str:
+        """The log once it has `text` so many times."""
+        deadline = time.monotonic() + _START_S
+        while self.log().count(text) < times:
+            if time.monotonic() > deadline:
+                pytest.fail(f"{text!r} does not stand {times} times in the server's log:\n{self.log()}")
+            time.sleep(0.05)
+        return self.log()
+
     def add_user(self, user: tuple[str, str]) -> None:
         """Create an MLflow user, as the administrator."""
         body = {"username": user[0], "password": user[1]}
@@ -99,9 +109,28 @@ class MlflowProcess:
 
     def permit(self, experiment_id: str, user: tuple[str, str], permission: str) -> None:
         """Give a user a permission on an experiment, as the administrator."""
-        body = {"experiment_id": experiment_id, "username": user[0], "permission": permission}
-        path = f"{self.url}/api/2.0/mlflow/experiments/permissions/create"
+        body = {
+            "username": user[0],
+            "resource_type": "experiment",
+            "resource_id": experiment_id,
+            "permission": permission,
+        }
+        path = f"{self.url}/api/3.0/mlflow/users/permissions/grant"
         requests.post(path, json=body, auth=ADMIN, timeout=30).raise_for_status()
+
+    def new_run(self, experiment: str) -> tuple[str, str]:
+        """Create an experiment and a run in it; returns both ids."""
+        experiment_id = self._create("experiments/create", {"name": experiment})["experiment_id"]
+        return experiment_id, self._create("runs/create", {"experiment_id": experiment_id})["run"]["info"]["run_id"]
+
+    def _create(self, what: str, body: dict[str, str]) -> Any:
+        answer = requests.post(f"{self.url}/api/2.0/mlflow/{what}", json=body, auth=self._admin, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    @property
+    def _admin(self) -> tuple[str, str] | None:
+        return ADMIN if self.auth else None
 
     @property
     def _log_file(self) -> Path:
