@@ -12,7 +12,7 @@ from flask import jsonify, request
 from flask.typing import ResponseReturnValue
 from mlflow.entities.model_registry import ModelVersion
 
-from mlflow_lmms.catalogue import Catalogue
+from mlflow_lmms.catalogue import Catalogue, CatalogueTask
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation_queue import split_job_id
 from mlflow_lmms.registry import ModelTag
@@ -32,27 +32,38 @@ def search_tasks() -> ResponseReturnValue:
 
 
 def matching_names(catalogue: Catalogue, search: str) -> list[dict[str, Any]]:
-    """Everything that can be asked for by name and fits: one's own tasks, groups, tags, then all other tasks."""
+    """Everything that can be asked for by name and fits, one's own first; groups and tags before tasks."""
     words = search.lower().split()
-    groups = [
-        {"name": name, "kind": kind, "note": f"{len(members)} members", "members": list(members)}
-        for kind, known in (("group", catalogue.groups), ("tag", catalogue.tags))
-        for name, members in known.items()
-        if all(word in name.lower() for word in words) and not (kind == "tag" and name in catalogue.groups)
+    named = [("group", name, tuple(members)) for name, members in catalogue.groups.items()]
+    named += [
+        ("tag", name, tuple(members)) for name, members in catalogue.tags.items() if name not in catalogue.groups
     ]
-    tasks = [
+    own = {task.name for task in catalogue.tasks.values() if task.own}
+    found = [
         {
-            "name": task.name,
-            "kind": "task",
-            "note": task.dataset or task.output_type,
-            "output_type": task.output_type,
-            "dataset": task.dataset,
-            "tags": list(task.tags),
-            "own": task.own,
+            "name": name,
+            "kind": kind,
+            "note": f"{len(members)} members",
+            "own": bool(members) and own.issuperset(members),
         }
-        for task in catalogue.search(search)
+        | {"members": list(members)}
+        for kind, name, members in named
+        if all(word in name.lower() for word in words)
     ]
-    return [*(task for task in tasks if task["own"]), *groups, *(task for task in tasks if not task["own"])]
+    found += [_task(task) for task in catalogue.search(search)]
+    return sorted(found, key=lambda item: not item["own"])
+
+
+def _task(task: CatalogueTask) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "kind": "task",
+        "note": task.dataset or task.output_type,
+        "own": task.own,
+        "output_type": task.output_type,
+        "dataset": task.dataset,
+        "tags": list(task.tags),
+    }
 
 
 @requires(SIGNED_IN)

@@ -40,6 +40,8 @@ class Line:
 
     run_id: str
     url: str
+    name: str
+    custom_name: bool
     model: str
     suite: str
     state: str
@@ -108,6 +110,8 @@ def _line(evaluation: Evaluation, place: int | None) -> Line:
     return Line(
         run_id=evaluation.run_id,
         url=url_for("lmms.evaluation", run_id=evaluation.run_id),
+        name=evaluation.name,
+        custom_name=evaluation.request.run_name is not None,
         model=evaluation.model,
         suite=evaluation.suite,
         state=evaluation.state,

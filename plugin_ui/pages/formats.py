@@ -8,10 +8,18 @@ from typing import Any
 
 
 def score(value: float | None) -> str:
-    """A score with four significant digits; empty for none."""
+    """A score with as many digits as its size makes sense of, aligned in a column; empty for none."""
     if value is None:
         return ""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    size = abs(value)
+    if 0 < size < 0.01:
+        return f"{value:.2g}"
+    return f"{value:.3f}" if size < 10 else f"{value:.2f}" if size < 1000 else f"{value:.0f}"
+
+
+def short(value: float) -> str:
+    """A number as short as it can be said: ``1``, ``0.25``."""
+    return f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
@@ -48,6 +56,7 @@ def file_size(size: int | None) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "score": score,
+    "short": short,
     "duration": duration,
     "iso_time": iso_time,
     "utc_time": utc_time,

@@ -153,7 +153,7 @@ def board_rows(board: Board, filters: Filters) -> list[BoardRow]:
         BoardRow(
             model=row.model,
             rank="" if row.rank is None else f"{'=' if tied.count(row.rank) > 1 else ''}{row.rank}",
-            overall=None if row.win_rate is None else Overall(f"{row.win_rate:.0%}", f"of {_others(board)} beaten"),
+            overall=None if row.win_rate is None else Overall(f"{row.win_rate:.0%}", _against(board)),
             coverage=f"{row.coverage} of {len(board.columns)} tasks",
             cells=[_cell(row.cells.get(column.task), scales[column.task]) for column in board.columns],
         )
@@ -161,9 +161,9 @@ def board_rows(board: Board, filters: Filters) -> list[BoardRow]:
     ]
 
 
-def _others(board: Board) -> str:
+def _against(board: Board) -> str:
     others = len(board.rows) - 1
-    return f"{others} other model{'' if others == 1 else 's'}"
+    return f"against {others} other{'' if others == 1 else 's'}"
 
 
 def _sort_key(row: Row, sort: str) -> float | str | None:

@@ -126,7 +126,7 @@ def _view(run_id: str, task: str, sample: Sample, result: TaskResult) -> SampleV
         verdict=_verdict(
             sample.scores.get(key), higher_is_better=primary is None or primary.higher_is_better is not False
         ),
-        scores=sample.scores,
+        scores={metric_label(*name.rsplit(":", 1)): value for name, value in sample.scores.items()},
         columns={name: value for name, value in sample.columns.items() if value is not None},
     )
 

@@ -90,6 +90,7 @@ export class LogView {
     const last = Math.min(total, Math.ceil((this.view.scrollTop + this.view.clientHeight) / ROW) + MARGIN);
     this.box.replaceChildren(...this.#shown.slice(first, last).map((entry, at) => row(entry, first + at)));
     const all = this.#lines.length;
+    this.view.classList.toggle("empty", all === 0);
     const kept = this.#dropped ? ` (${this.#dropped} older ones in the file)` : "";
     this.count.textContent = total === all ? `${all} lines${kept}` : `${total} of ${all} lines${kept}`;
   }

@@ -4,7 +4,9 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export function formatScore(value) {
   if (value === null || value === undefined) return "";
-  return Math.abs(value) >= 1000 ? String(Math.round(value)) : String(Number(value.toPrecision(4)));
+  const size = Math.abs(value);
+  if (size > 0 && size < 0.01) return String(Number(value.toPrecision(2)));
+  return value.toFixed(size < 10 ? 3 : size < 1000 ? 2 : 0);
 }
 
 function shape(name, attributes) {

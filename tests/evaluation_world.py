@@ -1,0 +1,235 @@
+"""A server's services on SQLite and a real queue server, with evaluations in every state and real result files.
+
+Results are written as the runner writes them (runner protocol 1) and recorded by the real recorder, so that pages and
+API are tested on what they will find. Nothing of lmms-eval runs here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import redis
+from mlflow import MlflowClient
+from PIL import Image
+
+from mlflow_lmms.evaluation_queue import LEASES_KEY, box_key, job_id, lease_key
+from mlflow_lmms.lifecycle import Claim, Owner
+from mlflow_lmms.names import escape
+from mlflow_lmms.registry import ModelDescription, register_model
+from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.run_recorder import RunRecorder
+from mlflow_lmms.services import Services, build_services
+from mlflow_lmms.settings import Settings
+from mlflow_lmms.work_order import PROTOCOL
+from plugin_ui.artifact_files import ArtifactFiles
+
+TASK_FOLDER = Path(__file__).parents[1] / "examples" / "digits" / "tasks"
+EVIL = "<script>alert(1)</script>"
+_PART = "0"
+_PERTURBATIONS = ("none", "blur", "noise", "occluded", "rotated")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One question about one picture."""
+
+    index: int
+    question: str
+    answer: str
+    perturbation: str
+    picture: bytes
+
+    @property
+    def content_hash(self) -> str:
+        """Stands for the hash of the document's columns."""
+        return hashlib.sha256(f"{self.index} {self.question} {self.answer}".encode()).hexdigest()
+
+
+def documents(count: int) -> list[Document]:
+    """Small real pictures: scikit-learn's handwritten digits."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return [
+        Document(
+            index=index,
+            question=f"{EVIL} Which digit does the picture show?"
+            if index == 0
+            else "Which digit does the picture show?",
+            answer=str(int(digits.target[index])),
+            perturbation=_PERTURBATIONS[index % len(_PERTURBATIONS)],
+            picture=_png(digits.images[index]),
+        )
+        for index in range(count)
+    ]
+
+
+def _png(pixels: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray((np.asarray(pixels) * 15.9).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class EvaluationWorld:
+    """Services and the hands of a worker."""
+
+    def __init__(self, folder: Path, redis_url: str, backend_store_uri: str) -> None:
+        self.folder = folder
+        files = ArtifactFiles()
+        self.settings = Settings(
+            data_folder=folder / "data", redis_url=redis_url, task_folders=(TASK_FOLDER,), box="here"
+        )
+        self.services: Services = build_services(
+            self.settings,
+            backend_store_uri=backend_store_uri,
+            registry_uri=backend_store_uri,
+            fetch_artifact=files.fetch,
+            store_artifact=files.store,
+        )
+        self.client: MlflowClient = self.services.client
+        self.redis: redis.Redis = redis.Redis.from_url(redis_url)
+        self._token = 0
+
+    def register(self, name: str) -> str:
+        """Register a model and return its URI."""
+        version = register_model(self.client, name, ModelDescription(adapter="digits", gpus=0))
+        return f"models:/{name}/{version.version}"
+
+    def submit(self, model: str, tasks: Sequence[str], **fields: Any) -> str:
+        """Ask for an evaluation and return its run id."""
+        request = EvaluationRequest.parse({"model": model, "tasks": list(tasks), **fields})
+        return self.services.submission.submit(request, by=fields.get("by")).run_id
+
+    def announce_box(self, box: str = "gpu-box-1", gpus: int = 0) -> None:
+        """Let a box stand in the fleet, for an hour."""
+        cards = [{"uuid": f"GPU-{number}", "name": "A card", "memory": 80} for number in range(gpus)]
+        fields: dict[Any, Any] = {
+            "box": box,
+            "cpu_slots": 1,
+            "gpu_slots": gpus,
+            "gpus": json.dumps(cards),
+            "version": "0.1.0",
+            "protocol": PROTOCOL,
+        }
+        self.redis.hset(box_key(box), mapping={**fields, "environments": "[]"})
+        self.redis.expire(box_key(box), 3600)
+
+    def claim(self, run_id: str) -> Owner:
+        """Take the run's part as a worker does, with a lease that lasts an hour."""
+        self._token = self.services.queue.next_token(self._token)
+        job = job_id(run_id, _PART)
+        lease: dict[Any, Any] = {"box": "gpu-box-1", "slot": "cpu-0", "gpus": "[]", "token": self._token, "since": 0}
+        self.services.queue.remove(run_id, _PART)
+        self.redis.hset(lease_key(job), mapping=lease)
+        self.redis.zadd(LEASES_KEY, {job: float(self.redis.time()[0]) + 3600})
+        claim = Claim(protocol=PROTOCOL, run_id=run_id, part=_PART, token=self._token, box="gpu-box-1", slot="cpu-0")
+        self.services.lifecycle.claim(claim)
+        return Owner(run_id, _PART, self._token)
+
+    def release(self, owner: Owner) -> None:
+        """Give the part back, as a worker does at its end."""
+        self.services.lifecycle.part_finished(owner)
+        job = job_id(owner.run_id, owner.part)
+        self.redis.zrem(LEASES_KEY, job)
+        self.redis.delete(lease_key(job))
+
+    def finish(self, owner: Owner, task: str, *, accuracy: float, count: int = 80, evil: bool = False) -> None:
+        """Let a task finish with pictures, answers and scores."""
+        lifecycle = self.services.lifecycle
+        lifecycle.started(owner, task)
+        lifecycle.recording(owner, task)
+        output = self.folder / "output" / owner.run_id
+        file = write_result(output, task, documents(count), accuracy, seed=len(owner.run_id) + owner.token, evil=evil)
+        result = RunRecorder(self.client).record_task(owner.run_id, file, 1)
+        metric = result.primary_metric
+        assert metric is not None
+        lifecycle.task_finished(owner, task, samples=result.samples, metric=metric.metric, score=metric.value)
+
+    def store_log(self, run_id: str, lines: Sequence[dict[str, Any]]) -> None:
+        """Store a log as the worker does at the end."""
+        folder = self.folder / "logs" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        RunRecorder(self.client).record_run_files(run_id, folder)
+
+
+def write_result(
+    output: Path, task: str, docs: Sequence[Document], accuracy: float, *, seed: int, evil: bool = False
+) -> Path:
+    """Write one task's files as the runner does; returns the result's path."""
+    random = np.random.default_rng(seed)
+    hard = np.array([0.0 if doc.perturbation == "none" else 0.25 for doc in docs])
+    right = random.random(len(docs)) < accuracy - hard
+    answers = [doc.answer if ok else str((int(doc.answer) + 3) % 10) for doc, ok in zip(docs, right, strict=True)]
+    if evil:
+        answers[:2] = [EVIL, EVIL]
+        right[:2] = False
+    scores = right.astype(float).tolist()
+    name = escape(task)
+    media = pa.list_(pa.struct([("mime", pa.string()), ("data", pa.binary())]))
+    table = pa.table(
+        {
+            "doc_id": [doc.index for doc in docs],
+            "doc_hash": [doc.content_hash for doc in docs],
+            "input": [doc.question for doc in docs],
+            "target": [doc.answer for doc in docs],
+            "responses": [[answer] for answer in answers],
+            "filtered:none": answers,
+            "score:exact_match:none": scores,
+            "doc:perturbation": [doc.perturbation for doc in docs],
+            "media": pa.array([[{"mime": "image/png", "data": doc.picture}] for doc in docs], media),
+        }
+    )
+    for folder in ("tasks", "samples"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, output / "samples" / f"{name}.parquet")
+    by_hash = table.select(["doc_hash", "doc_id", "score:exact_match:none"]).sort_by("doc_hash")
+    pq.write_table(by_hash, output / "samples" / f"{name}.scores.parquet")
+    result = output / "tasks" / f"{name}.json"
+    result.write_text(json.dumps(_result(task, name, docs, scores)), encoding="utf-8")
+    return result
+
+
+def _result(task: str, name: str, docs: Sequence[Document], scores: Sequence[float]) -> dict[str, Any]:
+    metric = {"metric": "exact_match", "filter": "none"}
+    groups = sorted({doc.perturbation for doc in docs})
+    members = {group: [s for d, s in zip(docs, scores, strict=True) if d.perturbation == group] for group in groups}
+    slices = [
+        {"dimension": "perturbation", "value": group, **metric, "n": len(own), "score": sum(own) / len(own)}
+        for group, own in members.items()
+    ]
+    value = sum(scores) / len(scores)
+    about = {"stderr": 0.02, "higher_is_better": True, "aggregation": "mean", "per_sample": True, "binary": True}
+    return {
+        "protocol": PROTOCOL,
+        "task": task,
+        "attempt": 1,
+        "output_type": "generate_until",
+        "samples": len(docs),
+        "documents": 597,
+        "metrics": [{**metric, "value": value, **about, "n": len(docs)}],
+        "primary": {**metric, "reason": "the only metric"},
+        "dimensions": ["perturbation"],
+        "fingerprint": {
+            "dataset": "d",
+            "task_config": task,
+            "generation": "g",
+            "num_fewshot": 0,
+            "lmms_eval": "0.7.3",
+        },
+        "slices": slices,
+        "empty_responses": 0,
+        "seconds": 12.5,
+        "raw": {"exact_match,none": value},
+        "samples_file": f"samples/{name}.parquet",
+        "scores_file": f"samples/{name}.scores.parquet",
+    }
