@@ -141,8 +141,8 @@ def run(command: list[str], log: Path, doing: str) -> None:
 
 def pump(process: Any, log: Path, lines: Any) -> None:
     """Copy a process's output into the log and the queue; None ends it."""
-    with log.open("a", encoding="utf-8", errors="replace") as file:
-        for line in process.stdout:
+    with process.stdout as output, log.open("a", encoding="utf-8", errors="replace") as file:
+        for line in output:
             file.write(line)
             file.flush()
             lines.put(line.rstrip())
