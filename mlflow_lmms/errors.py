@@ -15,7 +15,7 @@ class LmmsError(Exception):
     http_status = 500
     exit_code = 1
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.details = details
 
@@ -25,8 +25,8 @@ class LmmsError(Exception):
         return str(self)
 
 
-class InvalidRequestError(LmmsError):
-    """The request cannot be carried out as it was written."""
+class InvalidRequestError(LmmsError, ValueError):
+    """The request cannot be carried out as it was written. A ValueError, so that pydantic collects it."""
 
     http_status = 400
     exit_code = 2

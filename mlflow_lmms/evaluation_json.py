@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from mlflow_lmms.evaluation import Evaluation
-from mlflow_lmms.lifecycle import generation_arguments
 from mlflow_lmms.model_arguments import format_model_arguments
 
 
@@ -53,7 +52,7 @@ def command_line(evaluation: Evaluation) -> str:
         "--limit": request.effective_limit,
         "--offset": request.offset or None,
         "--num_fewshot": request.num_fewshot,
-        "--gen_kwargs": generation_arguments(request.gen_kwargs),
+        "--gen_kwargs": format_model_arguments(request.gen_kwargs),
         "--repeats": request.repeats,
         "--seed": ",".join(str(seed) for seed in request.seeds.model_dump().values()),
     }

@@ -17,6 +17,7 @@ from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.live_events import EventLog
+from mlflow_lmms.model_arguments import format_model_arguments
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import FINAL, FailureClass, State
@@ -119,7 +120,7 @@ class Lifecycle:
             batch_size=request.batch_size,
             num_fewshot=request.num_fewshot,
             seeds=request.seeds,
-            gen_kwargs=generation_arguments(request.gen_kwargs),
+            gen_kwargs=format_model_arguments(request.gen_kwargs) or None,
             repeats=request.repeats,
             secrets=request.secrets,
             environment=request.environment,
@@ -292,11 +293,6 @@ class Lifecycle:
             self._events.append(evaluation.run_id, "state", data, part=part, token=token, feed=feed)
         except UnavailableError as error:
             logger.warning("no live event for %s: %s", evaluation.run_id, error)
-
-
-def generation_arguments(arguments: dict[str, Any]) -> str | None:
-    """Generation arguments as lmms-eval takes them (``a=1,b=2``); None where there are none."""
-    return ",".join(f"{name}={value}" for name, value in arguments.items()) or None
 
 
 def _task(evaluation: Evaluation, name: str) -> TaskStatus:

@@ -9,11 +9,10 @@ from typing import Any
 import yaml
 
 from mlflow_lmms.errors import InvalidRequestError
-from mlflow_lmms.model_arguments import parse_model_arguments
 from mlflow_lmms.request import EvaluationRequest
 
 _SIZE_LIMIT = 1_000_000
-_SAME_NAME = ("model_args", "tasks", "limit", "offset", "num_fewshot", "repeats")
+_SAME_NAME = ("model_args", "gen_kwargs", "tasks", "limit", "offset", "num_fewshot", "repeats")
 #: Settings of lmms-eval that the queue takes care of itself, or that only change what is printed.
 _OURS = frozenset(
     """output_path log_samples log_samples_suffix use_cache cache_requests verbosity process_with_media device
@@ -68,8 +67,6 @@ def request_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
             fields["model" if str(value).startswith("models:/") else "adapter"] = value
         elif name == "batch_size":
             fields[name] = _batch_size(value)
-        elif name == "gen_kwargs":
-            fields[name] = parse_model_arguments(value) if isinstance(value, str) else value
         elif name == "seed":
             fields["seeds"] = _seeds(value)
         elif name in EvaluationRequest.model_fields:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mlflow_lmms.errors import InvalidRequestError
 
@@ -20,28 +20,42 @@ def parse_model_arguments(text: str) -> dict[str, str]:
         InvalidRequestError: a piece without ``=`` or a name given twice.
     """
     arguments: dict[str, str] = {}
-    for piece in text.split(","):
-        if not piece.strip():
-            continue
-        name, equals, value = piece.strip().partition("=")
+    for piece in filter(None, _pieces(text)):
+        name, equals, value = piece.partition("=")
         if not equals or not name:
-            raise InvalidRequestError(f"model arguments are NAME=VALUE,NAME=VALUE; got {piece.strip()!r} in {text!r}")
+            raise InvalidRequestError(f"arguments are NAME=VALUE,NAME=VALUE; got {piece!r} in {text!r}")
         if name in arguments:
-            raise InvalidRequestError(f"model argument {name!r} is given twice in {text!r}")
+            raise InvalidRequestError(f"argument {name!r} is given twice in {text!r}")
         arguments[name] = value
     return arguments
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut at the commas where lmms-eval cuts: outside quotes and brackets."""
+    start, depth, quote = 0, 0, ""
+    for at, char in enumerate(text):
+        if char in "\"'" and text[at - 1 : at] != "\\":
+            quote = char if not quote else "" if char == quote else quote
+        elif not quote:
+            depth += (char in "{[") - (char in "}]")
+            if char == "," and depth == 0:
+                yield text[start:at].strip()
+                start = at + 1
+    yield text[start:].strip()
 
 
 def format_model_arguments(arguments: Mapping[str, str]) -> str:
     """Put arguments together as lmms-eval takes them.
 
     Raises:
-        InvalidRequestError: a comma or line break in a value, which lmms-eval cannot take (it has no escape).
+        InvalidRequestError: an argument that lmms-eval would read differently, because it has no escapes.
     """
     for name, value in arguments.items():
-        if "," in value or "\n" in value or "=" in name or "," in name:
+        piece = f"{name}={value}"
+        if not name or "=" in name or len(piece.splitlines()) > 1 or list(_pieces(f"{piece},")) != [piece, ""]:
             raise InvalidRequestError(
-                f"lmms-eval takes no comma or line break in a model argument; got {name}={value!r}"
+                f"lmms-eval cannot take the argument {name}={value!r}: a name is needed, a comma must stand inside "
+                "closed brackets or quotes, and no space at the ends and no line break can be given"
             )
     return ",".join(f"{name}={value}" for name, value in arguments.items())
 

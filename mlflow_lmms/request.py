@@ -47,7 +47,7 @@ def _plain(value: Any) -> Any:
 TaskName = Annotated[str, StringConstraints(pattern=r"^[^\s,/\\][^\n,/\\]{0,249}$")]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
-Scalar = str | int | float | bool | list[str] | None
+Arguments = Annotated[dict[str, str], BeforeValidator(_arguments)]
 
 
 class Seeds(BaseModel):
@@ -68,7 +68,7 @@ class EvaluationRequest(BaseModel):
 
     model: str | None = Field(None, description="registered model: models:/NAME/VERSION or models:/NAME@ALIAS")
     adapter: Identifier | None = Field(None, description="lmms-eval model type, for a model that is not registered")
-    model_args: Annotated[dict[str, str], BeforeValidator(_arguments)] = Field(
+    model_args: Arguments = Field(
         default_factory=dict, description="adapter arguments; with a registered model they add to its own"
     )
     tasks: Annotated[tuple[TaskName, ...], BeforeValidator(_names)] = Field((), description="tasks, groups or tags")
@@ -78,7 +78,7 @@ class EvaluationRequest(BaseModel):
     batch_size: int = Field(1, ge=1, le=4096)
     num_fewshot: int | None = Field(None, ge=0, le=1000)
     seeds: Seeds = Field(default_factory=Seeds)
-    gen_kwargs: dict[Identifier, Scalar] = Field(default_factory=dict, description="generation arguments")
+    gen_kwargs: Arguments = Field(default_factory=dict, description="generation arguments")
     repeats: int | None = Field(None, ge=1, le=1000, description="answers per document")
     gpus: int | None = Field(None, ge=0, le=64, description="GPUs; none: what the model needs")
     priority: Priority = "normal"
@@ -105,7 +105,7 @@ class EvaluationRequest(BaseModel):
         if self.smoke is not None and self.limit is not None:
             raise ValueError("smoke sets the limit itself: give one of smoke and limit")
         refuse_secrets(self.model_args)
-        refuse_secrets({key: str(value) for key, value in self.gen_kwargs.items()})
+        refuse_secrets(self.gen_kwargs)
         return self
 
     @property

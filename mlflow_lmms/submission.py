@@ -21,7 +21,7 @@ from mlflow_lmms.errors import InvalidRequestError, NotAllowedError, Unavailable
 from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
 from mlflow_lmms.evaluation_queue import Box, EvaluationQueue
 from mlflow_lmms.evaluation_store import EvaluationStore
-from mlflow_lmms.lifecycle import Lifecycle, generation_arguments
+from mlflow_lmms.lifecycle import Lifecycle
 from mlflow_lmms.model_arguments import format_model_arguments, refuse_remote_code
 from mlflow_lmms.names import Artifact, Tag
 from mlflow_lmms.registry import resolve_model
@@ -108,6 +108,7 @@ class Submission:
         tasks = self._catalogue().expand(request.tasks or (str(request.suite),))
         model = resolve_model(self._client, request)
         format_model_arguments(model.model_args)
+        format_model_arguments(request.gen_kwargs)
         if not self._settings.trust_remote_code:
             refuse_remote_code(model.model_args)
         return tasks, model
@@ -227,7 +228,7 @@ def run_params(request: EvaluationRequest, model: ResolvedModel, tasks: list[str
         "offset": request.offset,
         "batch_size": request.batch_size,
         "num_fewshot": request.num_fewshot,
-        "gen_kwargs": generation_arguments(request.gen_kwargs),
+        "gen_kwargs": format_model_arguments(request.gen_kwargs),
         "repeats": request.repeats,
         "gpus": model.gpus,
         **{f"seed.{name}": value for name, value in request.seeds.model_dump().items()},

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from mlflow import MlflowClient
 
@@ -13,6 +14,9 @@ from mlflow_lmms.catalogue import Catalogue, read_catalogue
 from mlflow_lmms.run_reader import no_such_artifact
 from mlflow_lmms.services import Services, build_services
 from mlflow_lmms.settings import Settings
+
+hypothesis.settings.register_profile("lmms", deadline=None)  # busy machines are slow, which is no failure
+hypothesis.settings.load_profile("lmms")
 
 
 @pytest.fixture(scope="session")
