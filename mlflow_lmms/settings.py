@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +23,7 @@ from mlflow_lmms.errors import ConfigurationError
 PREFIX = "MLFLOW_LMMS_"
 CONFIG_FILE = "MLFLOW_LMMS_CONFIG"
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
+_PASSWORD = re.compile(r"(://[^:/?#@]*:)[^/?#]*(?=@)|([?&]password=)[^&#]*")
 
 
 class SettingValue(NamedTuple):
@@ -167,16 +169,14 @@ def _shown(value: Any) -> str:
         return ",".join(str(item) for item in value)
     if isinstance(value, dict):
         return ",".join(f"{key}={item}" for key, item in value.items())
+    if value is None:
+        return ""
     return mask_password(value) if isinstance(value, str) else json.dumps(value, default=str).strip('"')
 
 
 def mask_password(url: str) -> str:
     """Return `url` with the password in it, if any, replaced by stars."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    where = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{where}"))
+    return _PASSWORD.sub(r"\1\2***", url)
 
 
 def _problem(item: Any, found: dict[str, tuple[Any, str]]) -> str:
