@@ -155,7 +155,7 @@ def test_what_is_no_mapping_is_refused(mapping: Any) -> None:
 
 def test_keys_that_are_no_text_are_refused() -> None:
     with pytest.raises(InvalidRequestError):
-        EvaluationRequest.parse({**SOUND, 3: "x"})
+        EvaluationRequest.parse({**SOUND, 3: "x"})  # type: ignore[dict-item]
 
 
 def test_smoke_sets_the_limit_and_makes_the_result_partial() -> None:
