@@ -32,13 +32,17 @@ from worker.lease_keeper import LeaseKeeper
 from worker.leases import Claim, LeaseBook, Slot
 from worker.process_tree import end_with_parent, kill_all
 from worker.safe_job import RefusedJobError, SafeJob
-from worker.stop_request import SIGNALS, StopFlag, StopReason
+from worker.spool import jobs_with_results
+from worker.stop_request import SIGNALS, WRAP_UP_S, StopFlag, StopReason
+
+#: To a slot's process: take no new work, and give back what runs.
+GIVE_BACK_SIGNAL = signal.SIGUSR1
 
 _LOOK_EVERY_S = 0.2
 _HEARTBEAT_EVERY_S = 5.0
 _LONGEST_PAUSE_S = 10.0
 #: After the grace that the evaluation has, its process may need this long to bring in what is finished.
-_WRAP_UP_S = 30.0
+_WRAP_UP_S = WRAP_UP_S + 10
 #: What reading a forged or damaged job may raise.
 _UNREADABLE = (RefusedJobError, NoSuchJobError, ValueError, TypeError, KeyError, AttributeError)
 
@@ -116,7 +120,7 @@ class GpuWorker(Worker):
 
     def _next(self) -> tuple[Job, Queue] | None:
         self._claimed_at = time.monotonic()
-        claim = self.book.claim(self.slot)
+        claim = self.book.claim(self.slot, jobs_with_results(self.settings.data_folder))
         if claim is None:
             return None
         job = None
@@ -209,8 +213,13 @@ class GpuWorker(Worker):
         self._stop_requested = True
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Second one: the part stops too and goes back to its queue."""
+        """Second one, or the supervisor's word: the part stops too and goes back to its queue."""
+        self._stop_requested = True
         self._ask(StopReason.GIVE_BACK)
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        signal.signal(GIVE_BACK_SIGNAL, self.request_force_stop)
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """RQ's stop command, on its pub/sub thread. (RQ's kills the whole group, its own if it comes too early.)"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,8 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import mlflow.artifacts
+from mlflow.exceptions import MlflowException
+
 from mlflow_lmms.errors import StorageFullError
+from mlflow_lmms.names import Artifact
 from mlflow_lmms.scrubbing import Scrubber
+
+logger = logging.getLogger(__name__)
 
 _TAIL_LINES = 100
 _BATCH_BYTES = 64 * 1024
@@ -31,6 +38,7 @@ class RunLog:
         self._batch: list[Line] = []
         self._batch_bytes = 0
         self._batch_since = 0.0
+        self._full = False
         file.parent.mkdir(parents=True, exist_ok=True)
         self._file = file.open("a", encoding="utf-8", buffering=1)
 
@@ -40,7 +48,7 @@ class RunLog:
         """Add one message.
 
         Raises:
-            StorageFullError: there is no space left for it.
+            StorageFullError: there is no space left for it; told once, later messages are only passed on.
         """
         text = self._scrub(message)
         line = {
@@ -51,19 +59,25 @@ class RunLog:
             "message": text,
         }
         written = json.dumps(line, ensure_ascii=False)
-        try:
-            self._file.write(written + "\n")
-        except OSError as error:
-            raise StorageFullError(
-                f"the log {self._path} cannot be written ({error.strerror}): free some space there, or give the "
-                "worker another folder with MLFLOW_LMMS_DATA_FOLDER"
-            ) from None
         self._tail.append(f"{level} {text}")
         self._batch_since = self._batch_since if self._batch else time.monotonic()
         self._batch.append(line)
         self._batch_bytes += len(written)
         if self._batch_bytes >= _BATCH_BYTES:
             self.flush()
+        self._write(written)
+
+    def _write(self, line: str) -> None:
+        if self._full:
+            return
+        try:
+            self._file.write(line + "\n")
+        except OSError as error:
+            self._full = True
+            raise StorageFullError(
+                f"the log {self._path} cannot be written ({error.strerror}): free some space there, or give the "
+                "worker another folder with MLFLOW_LMMS_DATA_FOLDER"
+            ) from None
 
     def flush(self, *, due_only: bool = False) -> None:
         """Pass the collected lines on; with `due_only` only when the first of them is old enough."""
@@ -80,3 +94,14 @@ class RunLog:
         self.flush()
         with suppress(OSError):  # a full disk has been told already
             self._file.close()
+
+
+def fetch_log(run_id: str, file: Path, server_url: str) -> None:
+    """Begin the log with that of the earlier attempts, which may have run on another box; none is no trouble."""
+    try:
+        there = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=Artifact.LOG, dst_path=str(file.parent), tracking_uri=server_url
+        )
+        Path(there).replace(file)
+    except (MlflowException, OSError) as error:
+        logger.info("no earlier log of run %s: %s", run_id, error)
