@@ -48,7 +48,9 @@ def take(browser: Browser, server: str, folder: Path) -> list[str]:
                 watched = WatchedPage(browser, width=width, theme=theme)
                 watched.page.goto(f"{server}{path}")
                 watched.page.wait_for_function("document.readyState === 'complete'")
-                watched.page.wait_for_timeout(700)
+                watched.page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+                watched.page.wait_for_function("[...document.images].every(image => image.complete)")
+                watched.page.wait_for_timeout(700)  # for live events, of which nobody knows the last
                 shot = f"{name}-{theme}-{width}"
                 watched.page.screenshot(path=folder / f"{shot}.png", full_page=True)
                 problems += [f"{shot}: {problem}" for problem in watched.problems]

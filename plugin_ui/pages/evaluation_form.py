@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.errors import InvalidRequestError
-from mlflow_lmms.model_arguments import parse_model_arguments, refuse_secrets
 from mlflow_lmms.request import EvaluationRequest, problems_by_field
 
 #: Fields in the order of the page, and what they are called there.
@@ -56,27 +54,13 @@ def empty_form(given: Mapping[str, str]) -> FilledForm:
 def read_form(sent: Mapping[str, str], catalogue: Callable[[], Catalogue]) -> FilledForm:
     """Check what was sent, each problem beside the field that has it."""
     values = {name: sent.get(name, "").strip() for name in LABELS}
-    mapping: dict[str, Any] = {name: text for name, text in values.items() if text}
-    problems: dict[str, str] = {}
-    for name in ("model_args", "gen_kwargs"):
-        _try(problems, name, lambda name=name: mapping.update({name: _arguments(values[name])}))  # type: ignore[misc]
-    if not problems:
-        _try(problems, _WHOLE, lambda: problems.update(problems_by_field(mapping)))
+    given = {name: text for name, text in values.items() if text}
+    problems = problems_by_field(given)
     if "tasks" not in problems:
         names = [name.strip() for name in values["tasks"].split(",") if name.strip()]
-        _try(problems, "tasks", lambda: catalogue().expand(names))
-    request = None if problems else EvaluationRequest.parse(mapping)
-    return FilledForm(values, request, {name: problems[name] for name in (_WHOLE, *LABELS) if name in problems})
-
-
-def _arguments(text: str) -> dict[str, str]:
-    arguments = parse_model_arguments(text)
-    refuse_secrets(arguments)
-    return arguments
-
-
-def _try(problems: dict[str, str], name: str, check: Callable[[], Any]) -> None:
-    try:
-        check()
-    except InvalidRequestError as error:
-        problems[name] = error.message
+        try:
+            catalogue().expand(names)
+        except InvalidRequestError as error:
+            problems["tasks"] = error.message
+    ordered = {name: problems[name] for name in (_WHOLE, *LABELS) if name in problems}
+    return FilledForm(values, None if problems else EvaluationRequest.parse(given), ordered)

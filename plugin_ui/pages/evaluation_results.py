@@ -99,9 +99,11 @@ def _chart(result: TaskResult, dimension: str, pieces: list[SliceResult]) -> Sli
     binary = primary is not None and primary.binary
     intervals = [_interval(piece) if binary else (None, None) for piece in pieces]
     scale = Scale.over([piece.score for piece in pieces] + [bound for pair in intervals for bound in pair])
-    worst = _worst(pieces, higher_is_better=primary is None or primary.higher_is_better is not False)
+    worst = _worst_score(pieces, higher_is_better=primary is None or primary.higher_is_better is not False)
     groups = [
-        Group(piece.value, piece.score, low, high, piece.n, piece is worst, scale.bar(piece.score, low, high))
+        Group(
+            piece.value, piece.score, low, high, piece.n, _is_worst(piece, worst), scale.bar(piece.score, low, high)
+        )
         for piece, (low, high) in zip(pieces, intervals, strict=True)
     ]
     judged = [piece.score for piece in pieces if piece.n >= _FEWEST]
@@ -121,8 +123,12 @@ def _interval(piece: SliceResult) -> tuple[float | None, float | None]:
     return (None, None) if found is None else (found.low, found.high)
 
 
-def _worst(pieces: Iterable[SliceResult], *, higher_is_better: bool) -> SliceResult | None:
-    judged = [piece for piece in pieces if piece.n >= _FEWEST]
-    if len({piece.score for piece in judged}) < 2:
+def _is_worst(piece: SliceResult, worst: float | None) -> bool:
+    return piece.n >= _FEWEST and piece.score == worst
+
+
+def _worst_score(pieces: Iterable[SliceResult], *, higher_is_better: bool) -> float | None:
+    scores = {piece.score for piece in pieces if piece.n >= _FEWEST}
+    if len(scores) < 2:
         return None
-    return (min if higher_is_better else max)(judged, key=lambda piece: piece.score)
+    return min(scores) if higher_is_better else max(scores)

@@ -208,7 +208,7 @@ def _column_note(column: Column) -> str:
 
 
 def _heading(sort: str, text: str, note: str, filters: Filters) -> Heading:
-    current = filters.sort == sort
+    current = (filters.sort or _OVERALL) == sort
     descending = not filters.descending if current else sort != _MODEL
     given = {"suite": filters.suite, "experiment": filters.experiment, "partial": "1" if filters.partial else ""}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value}
