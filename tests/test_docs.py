@@ -60,7 +60,7 @@ def test_each_command_in_an_example_exists_with_its_options() -> None:
         if isinstance(command, click.Group):
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
-        if not command.ignore_unknown_options:
+        if not command.context_settings.get("ignore_unknown_options"):
             assert {word for word in words if word.startswith("--")} <= options, line
 
 
