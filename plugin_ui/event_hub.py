@@ -107,6 +107,11 @@ class EventHub:
         finally:
             self._leave(reader)
 
+    def readers(self, key: str) -> int:
+        """How many follow a stream live."""
+        stream = self._streams.get(key)
+        return 0 if stream is None else len(stream.readers)
+
     async def _catch_up(self, reader: _Reader, ended: bool) -> AsyncIterator[list[Frame]]:
         failures = 0
         while not self._closed:
@@ -239,10 +244,9 @@ class _Reader:
             self._tokens.accepts(frame.owner, frame.token)
 
     def put(self, frames: list[Frame]) -> None:
-        """Let frames wait for the reader; one that does not fetch them gets no more."""
-        if len(self._waiting) + len(frames) > self._limit + _PAGE:
-            self.too_slow = True
-        else:
+        """Let frames wait for the reader. One that does not fetch them gets none after the first that it missed."""
+        self.too_slow = self.too_slow or len(self._waiting) + len(frames) > self._limit + _PAGE
+        if not self.too_slow:
             self._waiting.extend(frames)
         self.news.set()
 
