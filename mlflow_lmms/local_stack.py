@@ -139,7 +139,7 @@ class LocalStack:
         for name in self._sign_in:  # the server signs in nowhere
             server_environ.pop(name)
         logs = self.folder / "logs"
-        worker = [sys.executable, "-P", "-m", "mlflow_lmms.cli", "worker"]
+        worker = [sys.executable, "-P", "-m", "mlflow_lmms.cli", "worker", "--no-drain"]
         programs: list[Program] = [] if self.embedded is None else [self.embedded]
         return [
             *programs,
