@@ -158,8 +158,8 @@ def _create_version(
     return client.create_model_version(
         name,
         source=logged.artifact_location,
-        run_id=description.parent_run,
-        # Not `model_id=`: the server would look it up through its own global tracking URI.
+        # The server takes the version's source run from the logged model, which it looks up at its own tracking URI.
+        model_id=logged.model_id,
         tags={**tags, ModelTag.LOGGED_MODEL: logged.model_id},
     )
 
