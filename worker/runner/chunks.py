@@ -72,12 +72,7 @@ class ChunkedExecution:
     def _answer(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:
         keys = [self._key(cache, kind, request) for request in requests]
         missing = [index for index, key in enumerate(keys) if key not in self._answers]
-        fresh = self.original(cache, lm, kind, [requests[index] for index in missing])
-        if len(fresh) != len(missing):
-            raise RuntimeError(
-                f"expected {len(missing)} answers from the model adapter, got {len(fresh)}; "
-                "an adapter must return one answer per request, in order"
-            )
+        fresh = self.original(cache, _Counted(lm, kind), kind, [requests[index] for index in missing])
         self._answers.keep(
             (keys[index], cache._extract_cacheable(answer))
             for index, answer in zip(missing, fresh, strict=True)
@@ -102,6 +97,23 @@ class ChunkedExecution:
         repeat = self._asked[key]
         self._asked[key] += 1
         return key, repeat
+
+
+class _Counted:
+    """The model, checked to answer every request; lmms-eval would take the missing ones for empty."""
+
+    def __init__(self, lm: Any, kind: str) -> None:
+        self._ask = getattr(lm, kind)
+        setattr(self, kind, self._answer)
+
+    def _answer(self, requests: Sequence[Any]) -> Any:
+        answers = self._ask(requests)
+        if len(answers) != len(requests):
+            raise RuntimeError(
+                f"expected {len(requests)} answers from the model adapter, got {len(answers)}; "
+                "an adapter must return one answer per request, in order"
+            )
+        return answers
 
 
 @contextlib.contextmanager

@@ -13,13 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+_SAFE = re.compile(r"[A-Za-z0-9_.-]")
 
 
 def escape(name: str) -> str:
-    """Return `name` as a file name; every other character becomes ``.xHHHH.`` (its code point in hex)."""
-    escaped = _UNSAFE.sub(lambda match: _hex(match[0]), name)
-    return _hex(".") + escaped[1:] if escaped.startswith(".") and name.startswith(".") else escaped
+    """Return `name` as a file name: every other character becomes ``.xHHHH.`` (its code point in hex).
+
+    So does a dot that comes first (``.`` and ``..`` are no file names) or that would look like such an escape.
+    """
+    return "".join(
+        char if _SAFE.match(char) and not (char == "." and (at == 0 or name.startswith(".x", at))) else _hex(char)
+        for at, char in enumerate(name)
+    )
 
 
 def _hex(char: str) -> str:

@@ -13,4 +13,5 @@ def starts_with_answer(doc: dict[str, Any], results: list[str]) -> dict[str, dic
 
 def percent(values: list[dict[str, Any]]) -> float:
     """The share of right answers, as a percentage."""
-    return 100 * sum(value["score"] for value in values) / len(values)
+    scores: list[float] = [value["score"] for value in values]
+    return 100 * sum(scores) / len(scores)

@@ -1,0 +1,173 @@
+"""Chunked execution over lmms-eval's real response cache: what is asked, what is kept, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.caching.response_cache import ResponseCache
+
+from worker.runner.answers import AnswerStore
+from worker.runner.chunks import ChunkedExecution, chunked
+
+
+class Model:
+    """Answers by a function and notes what it was asked."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
+        self.asked: list[list[int]] = []
+
+    def _run(self, requests: Sequence[Any]) -> list[Any]:
+        self.asked.append([request.doc_id for request in requests])
+        return [self._answer(request) for request in requests]
+
+    generate_until = loglikelihood = _run
+
+
+class Silence:
+    """Progress that nobody follows."""
+
+    def enter(self, phase: str, task: str | None) -> None: ...
+
+    def expect(self, total: int) -> None: ...
+
+    def window(self, start: int, size: int) -> None: ...
+
+    def advance(self, done: int) -> None: ...
+
+
+def _requests(documents: int, repeats: int = 1, kind: str = "generate_until", **settings: Any) -> list[Any]:
+    """Requests as lmms-eval hands them over: one object as often as it is to be answered."""
+    made = []
+    for doc_id in range(documents):
+        metadata = {"task": "t", "doc_id": doc_id, "repeats": repeats}
+        choices = range(3) if kind == "loglikelihood" else range(1)
+        for choice in choices:
+            arguments: tuple[Any, ...] = (f"question {doc_id}", f" choice {choice}" if len(choices) > 1 else settings)
+            made += [Instance(kind, arguments, choice, metadata)] * repeats
+    return made
+
+
+Run = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Execute requests with new objects over the same files, as a new process would."""
+    monkeypatch.setenv("LMMS_CACHE_RUN_ID", "run")
+
+    def execute(model: Model, *calls: Sequence[Any], documents: int = 20) -> list[Any]:
+        with closing(AnswerStore(tmp_path / "answers.db")) as answers:
+            silent: Any = Silence()
+            execution = ChunkedExecution(answers, silent, "t", 8, lambda: 1, documents, lambda _part, _fresh: None)
+            cache = ResponseCache.create(str(tmp_path), model="m", model_args="a=1")
+            with chunked(execution), closing(cache):
+                return [answer for call in calls for answer in cache.execute(model, call[0].request_type, list(call))]
+
+    return execute
+
+
+def _words(request: Any) -> str:
+    return f"answer {request.doc_id}"
+
+
+def test_requests_are_asked_in_chunks_and_answered_in_order(run: Run) -> None:
+    model = Model(_words)
+    assert run(model, _requests(20)) == [f"answer {doc_id}" for doc_id in range(20)]
+    assert model.asked == [list(range(8)), list(range(8, 16)), list(range(16, 20))]
+
+
+def test_interrupted_work_is_not_asked_again(run: Run) -> None:
+    def fail_late(request: Any) -> str:
+        if request.doc_id == 17:
+            raise ConnectionError
+        return _words(request)
+
+    with pytest.raises(ConnectionError):
+        run(Model(fail_late), _requests(20))
+    model = Model(_words)
+    assert run(model, _requests(20)) == [f"answer {doc_id}" for doc_id in range(20)]
+    assert model.asked == [[16, 17, 18, 19]]
+
+
+def test_sampled_answers_are_kept_each_for_its_repeat(run: Run) -> None:
+    numbers = count()
+    requests = _requests(5, repeats=3, temperature=0.7, do_sample=True)
+    first = run(Model(lambda _: f"draw {next(numbers)}"), requests)
+    assert first == [f"draw {number}" for number in range(15)]
+    again = Model(_words)
+    assert run(again, requests) == first
+    assert again.asked == []
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n", None])
+def test_empty_answers_are_kept(run: Run, nothing: str | None) -> None:
+    def answer(request: Any) -> str | None:
+        return nothing if request.doc_id % 2 else _words(request)
+
+    first = run(Model(answer), _requests(6))
+    again = Model(_words)
+    assert run(again, _requests(6)) == first
+    assert again.asked == []
+
+
+def test_answers_with_token_counts_are_kept_as_text(run: Run) -> None:
+    requests = _requests(2, temperature=1.0)
+    run(Model(lambda request: GenerationResult(_words(request), TokenCounts(3, 4))), requests)
+    assert run(Model(_words), requests) == ["answer 0", "answer 1"]
+
+
+def test_likelihoods_come_back_as_they_were(run: Run) -> None:
+    def likelihood(request: Any) -> tuple[float, bool]:
+        return -float(request.idx), request.idx == 0
+
+    requests = _requests(5, kind="loglikelihood")
+    first = run(Model(likelihood), requests)
+    again = Model(_words)
+    assert repr(run(again, requests)) == repr(first)
+    assert again.asked == []
+
+
+def test_documents_choices_stay_in_one_chunk(run: Run) -> None:
+    model = Model(lambda _: (0.0, True))
+    run(model, _requests(5, kind="loglikelihood"))
+    assert model.asked == [[0, 0, 0, 1, 1, 1, 2, 2, 2], [3, 3, 3, 4, 4, 4]]
+
+
+def test_other_settings_are_other_answers(run: Run) -> None:
+    run(Model(_words), _requests(3, temperature=0.5))
+    model = Model(_words)
+    run(model, _requests(3, temperature=0.9))
+    assert model.asked == [[0, 1, 2]]
+
+
+def test_steps_of_an_agentic_task_are_kept_one_by_one(run: Run) -> None:
+    """lmms-eval executes each step by itself; the same first step comes once per repeat."""
+    numbers = count()
+    step = _requests(1, temperature=0.7)
+    first = run(Model(lambda _: f"draw {next(numbers)}"), step, step)
+    assert first == ["draw 0", "draw 1"]
+    again = Model(_words)
+    assert run(again, step, step) == first
+    assert again.asked == []
+
+
+def test_adapter_that_loses_an_answer_is_refused(run: Run) -> None:
+    class Lossy(Model):
+        def generate_until(self, requests: Sequence[Any]) -> list[Any]:
+            return ["one"]
+
+    with pytest.raises(RuntimeError, match="expected 3 answers from the model adapter"):
+        run(Lossy(_words), _requests(3))
+
+
+def test_lmms_evals_cache_is_itself_again_afterwards(run: Run) -> None:
+    original = ResponseCache.execute
+    run(Model(_words), _requests(1))
+    assert ResponseCache.execute is original
