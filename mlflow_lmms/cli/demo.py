@@ -15,6 +15,7 @@ from rich.console import Console
 from mlflow_lmms.cli.follow import failed, follow
 from mlflow_lmms.cli.leaderboard import print_board
 from mlflow_lmms.cli.output import console
+from mlflow_lmms.cli.registry_client import registry_client
 from mlflow_lmms.cli.up import greet, say, serve, stack_options, stop_on_signals
 from mlflow_lmms.client import Client
 from mlflow_lmms.local_stack import LocalStack, pages
@@ -55,12 +56,10 @@ def demo(context: click.Context, /, port: int, data_folder: Path | None, exit_af
 
 
 def _evaluate(client: Client, stack: LocalStack, out: Console, *, open_browser: bool) -> list[str]:
-    from mlflow import MlflowClient
-
     from mlflow_lmms.demo import SUITE, register_models, submit_all, train_models
 
     trained = train_models(stack.folder / "digits-models")
-    uris = register_models(MlflowClient(tracking_uri=stack.url), trained)
+    uris = register_models(registry_client(stack.url), trained)
     for uri, new in uris.items():
         out.print(f"{'trained and registered' if new else 'already registered':<22} {uri}", highlight=False)
     run_ids = submit_all(client, uris)
@@ -73,10 +72,13 @@ def _evaluate(client: Client, stack: LocalStack, out: Console, *, open_browser: 
 
 def _say_why(ended: list[dict[str, Any]], out: Console, stack: LocalStack) -> None:
     for evaluation in filter(failed, ended):
+        reasons: dict[str, list[str]] = {}
         for task in evaluation["tasks"]:
             if task["state"] != "finished":
                 reason = f"{task['failure'] or task['state']}: {task['message'] or 'no message'}"
-                out.print(f"{evaluation['model']} · {task['task']}: {reason}", style="red", markup=False)
+                reasons.setdefault(reason, []).append(task["task"])
+        for reason, tasks in reasons.items():
+            out.print(f"{evaluation['model']} · {', '.join(tasks)}: {reason}", style="red", markup=False)
     out.print(f"Logs: {stack.folder / 'logs'}", highlight=False)
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_lmms.cli.output import console, format_option, print_json, wants_json
+from mlflow_lmms.cli.registry_client import registry_client
 from mlflow_lmms.model_arguments import parse_model_arguments
 from mlflow_lmms.settings import Settings
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -50,7 +50,7 @@ def register(name: str, model_args: str, modalities: str | None, **description: 
         modalities=tuple(part.strip() for part in (modalities or "").split(",") if part.strip()),
         **description,
     )
-    version = register_model(_registry(), name, given)
+    version = register_model(registry_client(Settings.load().server_url), name, given)
     if wants_json():
         print_json(_facts(version))
         return
@@ -66,7 +66,7 @@ def show(uri: str) -> None:
     from mlflow_lmms.registry import find_version, resolve_model
     from mlflow_lmms.request import EvaluationRequest
 
-    client = _registry()
+    client = registry_client(Settings.load().server_url)
     facts = _facts(find_version(client, uri))
     # Any task: what is resolved here is the model.
     resolved = resolve_model(client, EvaluationRequest.parse({"model": uri, "tasks": ["any"]}))
@@ -87,9 +87,3 @@ def _facts(version: ModelVersion) -> dict[str, Any]:
         "source": version.source,
         "tags": dict(version.tags),
     }
-
-
-def _registry() -> MlflowClient:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=Settings.load().server_url)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import click
 
+from mlflow_lmms.cli.registry_client import registry_client
 from mlflow_lmms.local_stack import LocalStack, pages
 from mlflow_lmms.settings import Settings
 
@@ -56,8 +57,6 @@ def up(port: int, data_folder: Path | None, dev: bool) -> None:
 
 def _seed(stack: LocalStack) -> None:
     """Give an empty history the demonstration's evaluations; the worker runs them meanwhile."""
-    from mlflow import MlflowClient
-
     from mlflow_lmms.client import Client
     from mlflow_lmms.demo import register_models, submit_all, train_models
 
@@ -65,7 +64,7 @@ def _seed(stack: LocalStack) -> None:
     client = Client(stack.url)
     if not client.evaluations(limit=1):
         trained = train_models(stack.folder / "digits-models")
-        submit_all(client, register_models(MlflowClient(tracking_uri=stack.url), trained))
+        submit_all(client, register_models(registry_client(stack.url), trained))
 
 
 def stop_on_signals() -> None:
