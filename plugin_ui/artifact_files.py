@@ -50,6 +50,10 @@ class ArtifactFiles:
         with self._lock:
             self._copies.pop((run_id, f"{folder}/{file.name}"), None)
 
+    def close(self) -> None:
+        """Remove the copies; nothing is to be fetched afterwards."""
+        self._folder.cleanup()
+
     def _kept(self, run_id: str, path: str) -> Path | None:
         with self._lock:
             fetched, file = self._copies.get((run_id, path), (0.0, None))

@@ -16,6 +16,7 @@ from mlflow_lmms.live_events import EventLog, TokenFilter
 from mlflow_lmms.samples import Sample
 from mlflow_lmms.states import FINAL
 from plugin_ui.api.parsing import switch, whole_number
+from plugin_ui.finished_task import require_finished
 from plugin_ui.narrowing import narrowed
 from plugin_ui.permissions import READ, readable_experiments, requires
 from plugin_ui.services import services
@@ -92,7 +93,9 @@ def _live_lines(events: EventLog, run_id: str) -> Iterator[LogLine]:
 @requires(READ, run="run_id")
 def samples(run_id: str, task: str) -> ResponseReturnValue:
     """One page of samples: ``?wrong=1 &search= &offset= &limit=``."""
-    page = services().reader.samples(
+    core = services()
+    require_finished(core.store.get(run_id), task)
+    page = core.reader.samples(
         run_id,
         task,
         wrong_only=switch("wrong"),

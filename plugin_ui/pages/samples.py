@@ -11,6 +11,7 @@ from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.samples import Sample
 from mlflow_lmms.states import State
 from mlflow_lmms.task_result import TaskResult
+from plugin_ui.finished_task import require_finished
 from plugin_ui.pages.evaluation_results import metric_label
 from plugin_ui.pages.frame import Link, render
 from plugin_ui.permissions import READ, requires
@@ -69,6 +70,7 @@ def show(run_id: str, task: str) -> str:
     """One page of samples: ``?wrong=1 &search= &offset=``."""
     core = services()
     evaluation = core.store.get(run_id)
+    require_finished(evaluation, task)
     result = core.reader.task_result(run_id, task)
     wrong_only = request.args.get("wrong") == "1"
     search = request.args.get("search", "")

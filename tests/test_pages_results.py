@@ -1,0 +1,215 @@
+"""The pure parts of the pages: scales, slices, the board's rows, numbers as text, the form."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from mlflow_lmms.catalogue import Catalogue
+from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
+from mlflow_lmms.statistics import mean_interval
+from mlflow_lmms.task_result import MetricResult, PrimaryMetric, SliceResult, TaskResult
+from plugin_ui import api, pages
+from plugin_ui.pages.evaluation_form import empty_form, read_form
+from plugin_ui.pages.evaluation_results import slice_charts, task_metrics
+from plugin_ui.pages.formats import duration, file_size, score, short
+from plugin_ui.pages.leaderboard import BoardRow, Filters, board_rows
+from plugin_ui.pages.range_bar import Scale
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (0.5, "0.500"),
+        (1.0, "1.000"),
+        (0.0042, "0.0042"),
+        (0.0, "0.000"),
+        (83.251, "83.25"),
+        (1523.4, "1523"),
+    ],
+)
+def test_scores_align_in_a_column(value: float | None, text: str) -> None:
+    assert score(value) == text
+
+
+def test_numbers_times_and_sizes_are_said_as_people_say_them() -> None:
+    assert [short(1.0), short(0.25)] == ["1", "0.25"]
+    assert [duration(s) for s in (0.2, 59.4, 185, 8040)] == ["0 s", "59 s", "3 min 5 s", "2 h 14 min"]
+    assert [file_size(n) for n in (None, 12, 1500, 23_400_000, 5e9)] == ["", "12 B", "1.5 kB", "23 MB", "5.0 GB"]
+
+
+def test_bars_of_one_column_share_their_scale() -> None:
+    scale = Scale.over([0.2, 0.4, None, 0.8])
+    low, high = scale.bar(0.2, None, None), scale.bar(0.8, 0.5, 0.8)
+    assert low.low == low.value == low.high == 4
+    assert high.value == high.high == 96
+    assert high.low == pytest.approx(50)
+    assert Scale.over([0.5]).bar(0.5, None, None).value == 50
+
+
+def task_result(slices: list[SliceResult], *, higher: bool = True, binary: bool = True) -> TaskResult:
+    metric = MetricResult(metric="acc", filter="none", value=0.5, higher_is_better=higher, binary=binary, n=40)
+    other = MetricResult(metric="f1", filter="strict", value=0.4, n=40)
+    return TaskResult(
+        protocol=1,
+        task="t",
+        attempt=1,
+        output_type="generate_until",
+        samples=40,
+        documents=40,
+        metrics=(other, metric),
+        primary=PrimaryMetric(metric="acc", filter="none", reason="declared"),
+        fingerprint={},
+        slices=tuple(slices),
+        samples_file="s",
+        scores_file="c",
+    )
+
+
+def piece(dimension: str, value: str, n: int, mean: float) -> SliceResult:
+    return SliceResult(dimension=dimension, value=value, metric="acc", filter="none", n=n, score=mean)
+
+
+def test_the_primary_metric_comes_first_with_the_interval_of_the_run() -> None:
+    rows = task_metrics(task_result([]), {"t/acc::ci_low": 0.4, "t/acc::ci_high": 0.6})
+    assert [(row.label, row.primary, row.low, row.high) for row in rows] == [
+        ("acc", True, 0.4, 0.6),
+        ("f1, strict", False, None, None),
+    ]
+
+
+def test_slices_have_wilson_intervals_and_the_worst_large_group_is_marked() -> None:
+    groups = [piece("size", "large", 20, 0.9), piece("size", "small", 20, 0.5), piece("size", "rare", 3, 0.0)]
+    (chart,) = slice_charts(task_result(groups))
+    assert [group.value for group in chart.groups if group.worst] == ["small"]
+    assert chart.gap == pytest.approx(0.4)
+    large = chart.groups[0]
+    from numpy import array
+
+    expected = mean_interval(array([1.0] * 18 + [0.0] * 2))
+    assert expected is not None
+    assert (large.low, large.high) == (expected.low, expected.high)
+
+
+def test_where_lower_is_better_the_largest_score_is_the_worst_and_no_interval_is_made_up() -> None:
+    groups = [piece("size", "a", 20, 3.5), piece("size", "b", 20, 9.0)]
+    (chart,) = slice_charts(task_result(groups, higher=False, binary=False))
+    assert [group.value for group in chart.groups if group.worst] == ["b"]
+    assert [group.low for group in chart.groups] == [None, None]
+
+
+def test_the_widest_gap_comes_first_and_equal_groups_have_no_worst() -> None:
+    groups = [
+        piece("even", "x", 20, 0.5),
+        piece("even", "y", 20, 0.5),
+        piece("wide", "x", 20, 0.1),
+        piece("wide", "y", 20, 1),
+    ]
+    charts = slice_charts(task_result(groups))
+    assert [chart.dimension for chart in charts] == ["wide", "even"]
+    assert not any(group.worst for group in charts[1].groups)
+
+
+def board() -> Board:
+    def cell(model: str, task: str, value: float, rank: int | None, **changes: Any) -> Cell:
+        given: dict[str, Any] = {"low": value - 0.1, "high": value + 0.1, "n": 10, "partial": False} | changes
+        made = Score(
+            run_id=f"{model}{task}",
+            experiment_id="1",
+            model=model,
+            suite="s",
+            task=task,
+            metric="m",
+            filter="none",
+            value=value,
+            higher_is_better=True,
+            attempt=1,
+            fingerprint={},
+            recorded_at=0,
+            **given,
+        )
+        return Cell(made, rank, tied=rank == 1, note=None if rank else "not comparable: the documents differ")
+
+    rows = (
+        Row("a", {"one": cell("a", "one", 0.5, 1), "two": cell("a", "two", 0.2, 2)}, 0.75, 2, 1),
+        Row("b", {"one": cell("b", "one", 0.6, 1)}, 0.5, 1, 2),
+        Row("c", {"two": cell("c", "two", 0.9, None, partial=True)}, None, 1, None),
+    )
+    return Board(tuple(Column(task, "m", "none", True) for task in ("one", "two")), rows)
+
+
+def rows_sorted(sort: str, descending: bool) -> list[BoardRow]:
+    app = Flask(__name__)
+    for blueprint in (*pages.BLUEPRINTS, *api.BLUEPRINTS):
+        app.register_blueprint(blueprint)
+    with app.test_request_context():
+        return board_rows(board(), Filters("", "", False, sort, descending))
+
+
+@pytest.mark.parametrize(
+    ("sort", "descending", "order"),
+    [("", True, "abc"), ("one", True, "bac"), ("one", False, "abc"), ("two", True, "cab"), ("model", True, "cba")],
+)
+def test_rows_follow_the_column_and_a_missing_score_is_last_either_way(
+    sort: str, descending: bool, order: str
+) -> None:
+    assert "".join(row.model for row in rows_sorted(sort, descending)) == order
+
+
+def test_cells_lead_to_what_was_wrong_and_to_the_run_and_say_why_they_are_not_ranked() -> None:
+    rows = {row.model: row for row in rows_sorted("", True)}
+    first = rows["a"].cells[0]
+    assert first is not None
+    assert first.wrong_url == "/lmms/evaluations/aone/samples/one?wrong=1"
+    assert first.run_url == "/lmms/evaluations/aone"
+    assert first.rank == "=1"
+    assert rows["b"].cells[1] is None
+    unranked = rows["c"].cells[1]
+    assert unranked is not None
+    assert unranked.warnings == ["not comparable: the documents differ", "over a part of the documents"]
+    assert rows["a"].overall is not None and rows["a"].overall.text == "75%"
+
+
+def known() -> Catalogue:
+    return Catalogue(groups={"digits": ()}, complete=True)
+
+
+def test_every_problem_of_the_form_stands_by_its_field_and_nothing_typed_is_lost() -> None:
+    sent = {"adapter": "a b", "tasks": "no_such_task", "limit": "many", "gen_kwargs": "temperature"}
+    form = read_form(sent, known)
+    assert form.request is None
+    assert set(form.problems) == {"adapter", "tasks", "limit", "gen_kwargs"}
+    assert "no_such_task" in form.problems["tasks"]
+    assert {name: form.values[name] for name in sent} == sent
+
+
+def test_a_sound_form_becomes_the_request() -> None:
+    sent = {
+        "model": "models:/m/3",
+        "tasks": "digits",
+        "limit": "8",
+        "gen_kwargs": "temperature=0,until=[1,2]",
+        "secrets": "A, B",
+    }
+    form = read_form(sent | {"batch_size": "4", "priority": "high"}, known)
+    assert form.problems == {}
+    assert form.request is not None
+    assert form.request.tasks == ("digits",)
+    assert form.request.limit == 8
+    assert form.request.gen_kwargs == {"temperature": "0", "until": "[1,2]"}
+    assert form.request.secrets == ("A", "B")
+
+
+def test_a_secret_in_the_arguments_is_refused() -> None:
+    form = read_form({"adapter": "openai", "model_args": "api_key=sk-123", "tasks": "digits"}, known)
+    assert form.request is None
+    assert "secret" in " ".join(form.problems.values())
+
+
+def test_links_can_fill_the_form_in() -> None:
+    assert empty_form({"tasks": "digits", "nonsense": "x"}).values["tasks"] == "digits"
+    assert not math.isnan(float(empty_form({}).values["batch_size"]))
