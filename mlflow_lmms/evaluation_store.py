@@ -16,12 +16,11 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mlflow_lmms.errors import NotFoundError, UnavailableError
-from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
-from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.evaluation import Evaluation
+from mlflow_lmms.evaluation_rows import evaluation_of, rows_of
 from mlflow_lmms.sql.migration import migrate
 from mlflow_lmms.sql.schema import EvaluationRow, LeaderRow, PartRow, TaskRow
-from mlflow_lmms.states import FINAL, UNFINISHED, FailureClass, State, predecessors, run_state
-from mlflow_lmms.work_order import ResolvedModel
+from mlflow_lmms.states import FINAL, UNFINISHED, State, predecessors, run_state
 
 
 class EvaluationStore:
@@ -53,35 +52,11 @@ class EvaluationStore:
 
     def add(self, evaluation: Evaluation) -> None:
         """Store a new evaluation with its parts and tasks."""
+        row, *children = rows_of(evaluation)
         with self.session() as session, session.begin():
-            session.add(
-                EvaluationRow(
-                    run_id=evaluation.run_id,
-                    experiment_id=evaluation.experiment_id,
-                    name=evaluation.name,
-                    model=evaluation.model,
-                    suite=evaluation.suite,
-                    request=evaluation.request.model_dump_json(),
-                    resolved=evaluation.resolved.model_dump_json(),
-                    state=evaluation.state,
-                    priority=evaluation.priority,
-                    created_by=evaluation.created_by,
-                    created_at=evaluation.created_at,
-                )
-            )
+            session.add(row)
             session.flush()
-            session.add_all(PartRow(run_id=evaluation.run_id, part=p.part, gpus=p.gpus) for p in evaluation.parts)
-            session.add_all(
-                TaskRow(
-                    run_id=evaluation.run_id,
-                    task=t.task,
-                    part=t.part,
-                    position=position,
-                    state=t.state,
-                    attempt=t.attempt,
-                )
-                for position, t in enumerate(evaluation.tasks)
-            )
+            session.add_all(children)
 
     def get(self, run_id: str) -> Evaluation:
         """The evaluation of this run.
@@ -137,7 +112,7 @@ class EvaluationStore:
             tasks = session.scalars(
                 select(TaskRow).where(TaskRow.run_id.in_(run_ids)).order_by(TaskRow.position)
             ).all()
-        return [_evaluation(rows[run_id], parts, tasks) for run_id in run_ids if run_id in rows]
+        return [evaluation_of(rows[run_id], parts, tasks) for run_id in run_ids if run_id in rows]
 
     def claim(
         self, run_id: str, part: str, *, token: int, box: str, slot: str, devices: Collection[str]
@@ -148,6 +123,7 @@ class EvaluationStore:
             The tasks to be run, or None when the part is not to be had: a newer token has it, or nothing is queued.
         """
         with self.session() as session, session.begin():
+            _lock(session, run_id)
             owned = session.execute(
                 update(PartRow)
                 .where(PartRow.run_id == run_id, PartRow.part == part, PartRow.token < token)
@@ -190,6 +166,7 @@ class EvaluationStore:
         """
         moved = []
         with self.session() as session, session.begin():
+            _lock(session, run_id)
             for task in tasks:
                 statement = update(TaskRow).where(
                     TaskRow.run_id == run_id, TaskRow.task == task, TaskRow.state.in_(predecessors(to))
@@ -202,8 +179,14 @@ class EvaluationStore:
                 self._derive(session, run_id)
         return moved
 
-    def requeue(self, run_id: str, tasks: Iterable[str], *, automatic: bool, token: int | None = None) -> list[str]:
-        """Put tasks back to `queued` for another attempt; a user's retry starts the automatic count anew."""
+    def requeue(
+        self, run_id: str, tasks: Iterable[str], *, automatic: bool, token: int | None = None, **changes: Any
+    ) -> list[str]:
+        """Put tasks back to `queued` for another attempt; a user's retry starts the automatic count anew.
+
+        Args:
+            changes: further columns of the task rows to set: why the last attempt came to nothing.
+        """
         retries = TaskRow.automatic_retries + 1 if automatic else 0
         return self.move(
             run_id,
@@ -214,12 +197,10 @@ class EvaluationStore:
             automatic_retries=retries,
             started_at=None,
             ended_at=None,
-            **({} if automatic else {"failure": None, "message": None, "log_tail": None}),
+            **{"failure": None, "message": None, "log_tail": None, **changes},
         )
 
     def _derive(self, session: Session, run_id: str) -> None:
-        # The run's row is locked first, so that two parts that end at once cannot both read a half-way picture.
-        session.execute(select(EvaluationRow.run_id).where(EvaluationRow.run_id == run_id).with_for_update())
         states = [State(state) for state in session.scalars(select(TaskRow.state).where(TaskRow.run_id == run_id))]
         state = run_state(states)
         values: dict[str, Any] = {"state": state, "ended_at": self._now() if state in FINAL else None}
@@ -289,6 +270,12 @@ def _changed(result: Any) -> bool:
     return int(result.rowcount) > 0
 
 
+def _lock(session: Session, run_id: str) -> None:
+    """Let one transaction at a time move a run's tasks: no two wait for each other's rows in a circle, and two parts
+    that end at once cannot both derive the run's state from a half-way picture."""
+    session.execute(select(EvaluationRow.run_id).where(EvaluationRow.run_id == run_id).with_for_update())
+
+
 def _part_token() -> Any:
     return (
         select(PartRow.token).where(PartRow.run_id == TaskRow.run_id, PartRow.part == TaskRow.part).scalar_subquery()
@@ -299,55 +286,3 @@ def _times(to: State, now: float) -> dict[str, float]:
     if to == State.RUNNING:
         return {"started_at": now}
     return {"ended_at": now} if to in FINAL else {}
-
-
-def _evaluation(row: EvaluationRow, parts: Iterable[PartRow], tasks: Iterable[TaskRow]) -> Evaluation:
-    return Evaluation(
-        run_id=row.run_id,
-        experiment_id=row.experiment_id,
-        name=row.name,
-        model=row.model,
-        suite=row.suite,
-        request=EvaluationRequest.model_validate_json(row.request),
-        resolved=ResolvedModel.model_validate_json(row.resolved),
-        state=State(row.state),
-        priority=row.priority,
-        created_by=row.created_by,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        cancel_requested=row.cancel_requested,
-        tasks=tuple(_task(task) for task in tasks if task.run_id == row.run_id),
-        parts=tuple(_part(part) for part in parts if part.run_id == row.run_id),
-    )
-
-
-def _task(row: TaskRow) -> TaskStatus:
-    return TaskStatus(
-        task=row.task,
-        part=row.part,
-        state=State(row.state),
-        attempt=row.attempt,
-        automatic_retries=row.automatic_retries,
-        failure=FailureClass(row.failure) if row.failure else None,
-        message=row.message,
-        log_tail=row.log_tail,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        samples=row.samples,
-        metric=row.metric,
-        score=row.score,
-    )
-
-
-def _part(row: PartRow) -> PartStatus:
-    return PartStatus(
-        part=row.part,
-        gpus=row.gpus,
-        token=row.token,
-        box=row.box,
-        slot=row.slot,
-        devices=tuple(json.loads(row.devices)),
-        claimed_at=row.claimed_at,
-        seen_at=row.seen_at,
-    )
