@@ -33,7 +33,7 @@ _LONGEST_PAUSE_S = 10.0
 Answer = TypeVar("Answer")
 
 
-class Delivery(threading.Thread):
+class Delivery:
     """Delivers for one part; `lost` when somebody else has it, `complete` when the server has everything."""
 
     def __init__(
@@ -45,13 +45,13 @@ class Delivery(threading.Thread):
         tasks: Collection[str],
         stop: StopFlag,
     ) -> None:
-        super().__init__(name=f"delivery {held.run_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"delivery {held.run_id}", daemon=True)
         self._api = api
         self._recorder = recorder
         self._held = held
         self._attempt = attempt
         self._open = set(tasks)
-        self._started: set[str] = set()
+        self._announced: set[str] = set()
         self._stop = stop
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._last: Callable[[], None] | None = None
@@ -60,6 +60,15 @@ class Delivery(threading.Thread):
         self.complete = False
         self.failures = False
         self.again: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def ended(self, wait_s: float) -> bool:
+        """Whether it has ended, waiting so long for it."""
+        self._thread.join(wait_s)
+        return not self._thread.is_alive()
 
     # Called by the part; each returns at once
 
@@ -90,8 +99,7 @@ class Delivery(threading.Thread):
 
     # On the thread
 
-    def run(self) -> None:
-        """Deliver step by step."""
+    def _run(self) -> None:
         while True:
             try:
                 step = self._steps.get(timeout=_HEARTBEAT_EVERY_S)
@@ -127,10 +135,10 @@ class Delivery(threading.Thread):
 
     def _start(self, task: str) -> None:
         self._api.started(self._held, task)
-        self._started.add(task)
+        self._announced.add(task)
 
     def _record(self, task: str, file: Path) -> None:
-        if task not in self._started:
+        if task not in self._announced:
             self._start(task)
         self._api.recording(self._held, task)
         try:

@@ -71,10 +71,9 @@ def carry_out(work: PartRun, delivery: Delivery, stop: StopFlag) -> bool:
     delivery.start()
     work.run()
     delivery.close(work.spool.output, by_hand=stop.reason is StopReason.CANCEL)
-    while delivery.is_alive() and stop.leaves_time():
-        delivery.join(_LOOK_EVERY_S)
-    delivery.join(_LAST_WORD_S)
-    if not delivery.complete:
+    while not delivery.ended(_LOOK_EVERY_S) and stop.leaves_time():
+        pass
+    if not delivery.ended(_LAST_WORD_S) or not delivery.complete:
         return False
     if not delivery.failures and not work.left:
         work.spool.remove()
@@ -87,6 +86,7 @@ def _write_command(http: HttpApi, work: PartRun, run_id: str) -> None:
     """Put the command that reproduces the run beside its results; a run without it is none the worse."""
     try:
         command = str(http.call("GET", f"/evaluations/{run_id}")["command"])
+        work.spool.prepare()
         (work.spool.output / "command.txt").write_text(command + "\n", encoding="utf-8")
     except (LmmsError, KeyError, OSError) as error:
         logger.warning("run %s gets no command.txt: %s", run_id, error)

@@ -7,6 +7,7 @@ may hold a password.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -41,6 +42,10 @@ def main() -> None:
     # A slot whose supervisor is gone finishes what it runs and ends.
     if not end_with_parent(signal.SIGTERM, told["supervisor"]):
         return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Calls are repeated by the delivery, which knows when to give up.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     settings = Settings.model_validate(told["settings"])
     given = told["slot"]
     slot = Slot(given["box"], given["name"], given["fewest_gpus"], tuple(given["gpus"]))
