@@ -37,7 +37,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 @pytest.fixture(scope="module")
 def mixed(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One run of good tasks among tasks that fail, each in its own way."""
-    bad = ["no_such_task", "probe_no_data", "probe_builtin_choice"]
+    bad = ["no_such_task", "gsm8k", "probe_no_data", "probe_builtin_choice"]
     folder = tmp_path_factory.mktemp("mixed")
     model_args = "noise=yes,api_key=" + SECRETS["OPENAI_API_KEY"]
     return runner.run(folder, environment=SECRETS, tasks=[GOOD[0], *bad, GOOD[1]], model_args=model_args)
@@ -54,6 +54,7 @@ def test_failed_tasks_leave_the_others_their_results(mixed: Outcome) -> None:
     ("task", "failure", "words"),
     [
         ("no_such_task", "bad_request", ["'no_such_task'", "correct the name"]),
+        ("gsm8k", "dataset", ["gsm8k", "network"]),  # lmms-eval's own task, without a network
         ("probe_no_data", "dataset", ["no_such_file.jsonl", "data cache"]),
         ("probe_builtin_choice", "scoring", ["too many values to unpack", "built-in scoring", "process_results"]),
     ],
@@ -187,6 +188,25 @@ def test_model_that_cannot_be_loaded_fails_every_task(runner: Runner, tmp_path: 
     ]
     assert "no weights at /nowhere" in outcome.of("task-failed")[0]["message"]
     assert not list((tmp_path / "output").rglob("*.parquet"))
+
+
+def test_missing_lmms_eval_fails_every_task(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "lmms_eval.py").write_text("raise ImportError('no module named torch')")
+    path = f"{tmp_path}:{runner.environment['PYTHONPATH']}"
+    outcome = runner.run(tmp_path, environment={"PYTHONPATH": path}, tasks=list(GOOD))
+    assert outcome.status == 1
+    assert [event["task"] for event in outcome.of("task-failed")] == list(GOOD)
+    message = outcome.of("task-failed")[0]["message"]
+    assert "no module named torch" in message
+    assert "evaluation environment" in message
+
+
+def test_output_folder_that_cannot_be_made_fails_every_task(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("a file where the folder should be")
+    outcome = runner.run(tmp_path)
+    assert outcome.status == 1
+    (failed,) = outcome.of("task-failed")
+    assert str(tmp_path / "output") in failed["message"]
 
 
 def _journal(path: Path) -> list[list[Any]]:

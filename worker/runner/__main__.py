@@ -15,9 +15,10 @@ from typing import NoReturn
 
 from worker.runner.bars import watch_bars
 from worker.runner.events import EventChannelError, EventWriter
-from worker.runner.log_capture import capture_logs
+from worker.runner.failures import TaskFailure, classify
 from worker.runner.progress import Progress
 from worker.runner.request import RequestError, RunRequest, parse_request
+from worker.runner.task_guard import TaskGuard
 
 _OK, _TASK_FAILED, _BAD_REQUEST = 0, 1, 2
 
@@ -42,14 +43,35 @@ def main() -> int:
 
 
 def _evaluate(request: RunRequest, events: EventWriter) -> bool:
-    progress = Progress(events)
-    progress.enter("import", None)
-    watch_bars(progress)
-    # Not before: importing it imports lmms-eval, which takes seconds and must find the bars patched.
-    from worker.runner.evaluation import Evaluation
+    def report(error: BaseException) -> None:
+        failure = classify(error, events.current_phase)
+        for task in request.tasks:
+            events.task_failed(task, failure.failure, failure.message, failure.traceback)
 
-    capture_logs(events)
-    return Evaluation(request, events, progress).run()
+    with TaskGuard(report):
+        _make_folders(request)
+        progress = Progress(events)
+        progress.enter("import", None)
+        watch_bars(progress)
+        # Not before: importing it imports lmms-eval, which takes seconds and must find the bars patched.
+        from worker.runner.evaluation import Evaluation
+        from worker.runner.log_capture import capture_logs
+
+        capture_logs(events)
+        return Evaluation(request, events, progress).run()
+    return False
+
+
+def _make_folders(request: RunRequest) -> None:
+    try:
+        # Prompts, answers and model arguments lie in the cache: nobody else's business.
+        request.cache_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        request.output_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaskFailure(
+            "unknown",
+            f"a folder of the run cannot be made: {error}; check the worker's data folder and its free space",
+        ) from error
 
 
 def _close_stdin() -> None:

@@ -21,7 +21,6 @@ class AnswerStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path)
-        self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS answers (key TEXT, repeat INTEGER, answer TEXT, PRIMARY KEY (key, repeat))"
         )

@@ -27,10 +27,9 @@ from worker.runner.progress import Progress
 from worker.runner.request import RunRequest
 from worker.runner.running_score import RunningScore
 from worker.runner.sample_rows import read_rows
+from worker.runner.task_guard import TaskGuard
 from worker.runner.task_result import Metric, Outcome, ResultWriter, primary_of, read_metrics
 from worker.runner.task_source import TaskSource
-
-_CACHE_RUN = "run"  # lmms-eval's cache forgets an interrupted run whose id it drew itself
 
 
 class Evaluation:
@@ -47,9 +46,10 @@ class Evaluation:
 
     def run(self) -> bool:
         """Evaluate every task; tell whether each one has its result."""
-        self._prepare_folders()
+        # Under an id that lmms-eval draws itself, its cache would forget an interrupted run.
+        os.environ["LMMS_CACHE_RUN_ID"] = self._request.run_id
         model: LoadedModel | None = None
-        with self._reporting(*self._request.tasks):
+        with self._guard(*self._request.tasks):
             model = LoadedModel(self._request.model, self._progress)
             write_environment(self._request.output_folder, model.adapter_class)
         if model is None:
@@ -61,21 +61,18 @@ class Evaluation:
             if self._model_failure is not None:
                 self._fail(name, self._model_failure)
                 continue
-            with self._reporting(name):
+            with self._guard(name) as guard:
                 self._evaluate(name, task, model)
+            if guard.failed:
+                model.release_unused_memory()
         return not self._failed
-
-    def _prepare_folders(self) -> None:
-        self._request.cache_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._request.output_folder.mkdir(parents=True, exist_ok=True)
-        os.environ["LMMS_CACHE_RUN_ID"] = _CACHE_RUN
 
     def _load_tasks(self, model: LoadedModel) -> dict[str, Any]:
         """Load all data sets before the model, so that a missing one is noticed in seconds. Last task first."""
         leaves: dict[str, Any] = {}
         for name in self._request.tasks:
             self._progress.enter("dataset", name)
-            with self._reporting(name):
+            with self._guard(name):
                 for leaf, task in self._tasks.load(name, model.task_type).items():
                     leaves.setdefault(leaf, task)
         return dict(reversed(leaves.items()))
@@ -166,39 +163,20 @@ class Evaluation:
             self._events.score(outcome.name, _final_score(metrics[primary.key]), final=True)
         self._events.task_finished(outcome.name, result)
 
-    def _reporting(self, *names: str) -> _TaskGuard:
-        return _TaskGuard(self, names)
+    def _guard(self, *names: str) -> TaskGuard:
+        def report(error: BaseException) -> None:
+            phase = self._events.current_phase
+            failure = classify(error, phase)
+            if phase == "model_load":
+                self._model_failure = failure
+            for name in names:
+                self._fail(name, failure)
 
-    def failed(self, names: tuple[str, ...], error: BaseException) -> None:
-        """Report tasks that an exception ended."""
-        phase = self._events.current_phase
-        failure = classify(error, phase)
-        if phase == "model_load":
-            self._model_failure = failure
-        for name in names:
-            self._fail(name, failure)
+        return TaskGuard(report)
 
     def _fail(self, name: str, failure: Failure) -> None:
         self._failed = True
         self._events.task_failed(name, failure.failure, failure.message, failure.traceback)
-
-
-class _TaskGuard:
-    """Turns whatever a task's or adapter's code raises into a failure of the named tasks."""
-
-    def __init__(self, evaluation: Evaluation, names: tuple[str, ...]) -> None:
-        self._evaluation = evaluation
-        self._names = names
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> bool:
-        # Some adapters and tasks end the process on a missing key; that must not take the other tasks along.
-        if not isinstance(error, Exception | SystemExit):
-            return False
-        self._evaluation.failed(self._names, error)
-        return True
 
 
 def _final_score(metric: Metric) -> dict[str, Any]:

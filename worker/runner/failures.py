@@ -5,6 +5,7 @@ Owns the failure classes of the protocol and the guess from an exception. It cat
 
 from __future__ import annotations
 
+import errno
 import traceback
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ _BUILT_IN_REMEDY = (
     "lmms-eval's built-in scoring raised, not the task's own: give the task a process_results of its own, or use an "
     "lmms-eval release that scores this output type. Answers are kept, so a retry only scores."
 )
+_IMPORT_REMEDY = (
+    "lmms-eval could not be imported: install lmms-eval 0.7.3 with all that it requires in the evaluation "
+    "environment."
+)
+_FULL_DISK_REMEDY = "Free space where the run's output, cache and data sets lie, and retry: answers so far are kept."
 _CLASS_OF_PHASE = {"dataset": "dataset", "model_load": "model_load", "score": "scoring"}
 
 
@@ -61,8 +67,7 @@ def classify(error: BaseException, phase: str) -> Failure:
     if isinstance(cause, TaskFailure):
         return Failure(cause.failure, str(cause), trace)
     failure = _class_of(cause, phase, trace)
-    remedy = _BUILT_IN_REMEDY if failure == "scoring" and _in_built_in_scoring(cause) else _REMEDIES[failure]
-    return Failure(failure, f"{_describe(cause, phase)}\n{remedy}", trace)
+    return Failure(failure, f"{_describe(cause, phase)}\n{_remedy(failure, cause, phase)}", trace)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -81,6 +86,16 @@ def _class_of(cause: BaseException, phase: str, trace: str) -> str:
     if phase == "generate" and (isinstance(cause, TimeoutError) or type(cause).__name__.endswith("Timeout")):
         return "timeout"
     return _CLASS_OF_PHASE.get(phase, "unknown")
+
+
+def _remedy(failure: str, cause: BaseException, phase: str) -> str:
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _FULL_DISK_REMEDY
+    if phase == "import":
+        return _IMPORT_REMEDY
+    if failure == "scoring" and _in_built_in_scoring(cause):
+        return _BUILT_IN_REMEDY
+    return _REMEDIES[failure]
 
 
 def _from_judge(cause: BaseException, trace: str) -> bool:

@@ -7,6 +7,8 @@ string, which keeps its cache key the same in every process. (lmms-eval 0.7.3.)
 from __future__ import annotations
 
 import contextlib
+import gc
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +67,13 @@ class LoadedModel:
             self._model.__dict__.pop("clean", None)
         self._progress.enter("dataset", self.task)  # lmms-eval builds the prompts next
         return self._model
+
+    def release_unused_memory(self) -> None:
+        """Give back what a failed task held on the accelerator, the model aside."""
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @contextlib.contextmanager
     def in_place_of_loading(self) -> Iterator[None]:

@@ -1,34 +1,40 @@
 """Finds and loads lmms-eval tasks by name.
 
-Owns the choice of task folders: the asked ones alone when they hold every name, since indexing lmms-eval's own folder
-takes seconds. (lmms-eval 0.7.3.)
+Owns the choice of folders to index: those that hold the asked names where that can be told at a glance, since
+indexing all of lmms-eval's own tasks takes seconds. (lmms-eval 0.7.3.)
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from lmms_eval import tasks as lmms_tasks
 from lmms_eval.tasks import TaskManager
 
 from worker.runner.failures import TaskFailure
 from worker.runner.random_state import seed_all
 from worker.runner.request import RunRequest
 
+_OWN_TASKS = Path(lmms_tasks.__file__).parent
+_NAMED = re.compile(rb"^(?:task|group)[ \t]*:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
+
 
 class TaskSource:
-    """Loads the tasks of one request; `manager` is lmms-eval's index of what can be loaded."""
+    """Loads the tasks of one request; a task of the asked folders wins over one of lmms-eval's own."""
 
     def __init__(self, request: RunRequest) -> None:
         self._request = request
-        self.manager = self._index(include_defaults=not request.include_paths)
-        self._complete = not request.include_paths
+        self._folders = list(request.include_paths)
+        self._complete: Any = None
+        self.manager = self._index(self._folders)
 
     def load(self, name: str, task_type: str) -> dict[str, Any]:
         """Return the leaf tasks that `name` stands for, with their data sets loaded."""
-        if not self._complete and not self._self_contained(name):
-            self.manager, self._complete = self._index(include_defaults=True), True
-        if name not in self.manager.task_index:
+        manager = self._manager_of(name)
+        if name not in manager.task_index:
             raise TaskFailure(
                 "bad_request",
                 f"lmms-eval has no task, group or tag called {name!r} in its own tasks or in "
@@ -36,26 +42,41 @@ class TaskSource:
             )
         seeds = self._request.seeds
         seed_all(seeds.python, seeds.numpy, seeds.torch)
-        return dict(_leaves(self.manager.load_task_or_group(name, task_type)))
+        return dict(_leaves(manager.load_task_or_group(name, task_type)))
 
-    def _index(self, include_defaults: bool) -> Any:
+    def _manager_of(self, name: str) -> Any:
+        """Return an index that holds all that the name needs; the whole one only when nothing less does."""
+        if not _holds(self.manager, name) and (folder := _own_folder(name)) is not None:
+            self._folders.append(str(folder))
+            self.manager = self._index(self._folders)
+        if _holds(self.manager, name):
+            return self.manager
+        if self._complete is None:
+            self._complete = self._index(list(self._request.include_paths), include_defaults=True)
+        return self._complete
+
+    def _index(self, folders: list[str], include_defaults: bool = False) -> Any:
         return TaskManager(
-            include_path=list(self._request.include_paths) or None,
-            include_defaults=include_defaults,
-            model_name=self._request.model,
+            include_path=folders or None, include_defaults=include_defaults, model_name=self._request.model
         )
 
-    def _self_contained(self, name: str) -> bool:
-        """Whether this index knows the name and, for a group, every member's name."""
-        index = self.manager.task_index
-        if name not in index:
-            return False
-        if index[name]["type"] in ("task", "python_task"):
-            return True
-        members = index[name]["task"]
-        if members == -1:  # lmms-eval's mark for a group that has a file of its own
-            members = self.manager._get_config(name)["task"]
-        return all(self._self_contained(m) for m in members if isinstance(m, str))
+
+def _holds(manager: Any, name: str) -> bool:
+    """Whether an index knows the name and, for a group, every member's name."""
+    index = manager.task_index
+    if name not in index or index[name]["type"] == "tag":
+        return False  # a tag's members may lie in folders that are not indexed
+    if index[name]["type"] != "group":
+        return True
+    members = manager._get_config(name)["task"]
+    return all(isinstance(member, str) and _holds(manager, member) for member in members)
+
+
+def _own_folder(name: str) -> Path | None:
+    """Return the folder of the one file among lmms-eval's own tasks that defines `name`, if it is one."""
+    wanted = name.encode()
+    files = [file for file in _OWN_TASKS.rglob("*.yaml") if wanted in _NAMED.findall(file.read_bytes())]
+    return files[0].parent if len(files) == 1 else None
 
 
 def _leaves(tree: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
