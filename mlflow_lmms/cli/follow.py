@@ -18,6 +18,7 @@ from mlflow_lmms.states import FINAL, State
 
 _MARKS = {State.FINISHED: "[green]✓[/]", State.FAILED: "[red]✗[/]", State.CANCELLED: "[yellow]–[/]"}
 _QUARTERS = 4
+_LONGEST_PHASE = "generate"
 
 Evaluation = dict[str, Any]
 Message = tuple[str, Mapping[str, Any] | LmmsError | None]
@@ -143,19 +144,18 @@ class _Bars(_Display):
 
 
 class _Lines(_Display):
-    """A line when a task starts and at each quarter of its way."""
+    """A line at each quarter of a task's answers."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._quarter: dict[tuple[str, str], int] = {}
 
     def progress(self, evaluation: Evaluation, event: Mapping[str, Any]) -> None:
-        key = (evaluation["run_id"], f"{event['task']} {event['phase']}")
+        if event["phase"] != _LONGEST_PHASE:
+            return
+        key = (evaluation["run_id"], str(event["task"]))
         quarter = _QUARTERS * int(event["done"]) // max(1, int(event["total"]))
         if quarter > self._quarter.get(key, 0):
             self._quarter[key] = quarter
-            self.console.print(
-                f"  {evaluation['model']} · {event['task']} · {event['phase']} {event['done']}/{event['total']}",
-                highlight=False,
-                markup=False,
-            )
+            words = f"  {evaluation['model']} · {event['task']} · {event['done']} of {event['total']} answers"
+            self.console.print(words, highlight=False, markup=False)
