@@ -39,7 +39,7 @@ def test_scores_align_in_a_column(value: float | None, text: str) -> None:
 def test_numbers_times_and_sizes_are_said_as_people_say_them() -> None:
     assert [short(1.0), short(0.25)] == ["1", "0.25"]
     assert [duration(s) for s in (0.2, 59.4, 185, 8040)] == ["0 s", "59 s", "3 min 5 s", "2 h 14 min"]
-    assert [file_size(n) for n in (None, 12, 1500, 23_400_000, 5e9)] == ["", "12 B", "1.5 kB", "23 MB", "5.0 GB"]
+    assert [file_size(n) for n in (None, 12, 1500, 23_400_000, 5_000_000_000)] == ["", "12 B", "1.5 kB", "23 MB", "5.0 GB"]
 
 
 def test_bars_of_one_column_share_their_scale() -> None:
