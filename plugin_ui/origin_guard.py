@@ -75,12 +75,16 @@ def _from_elsewhere(origin: str, headers: Headers) -> bool:
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site not in ("same-origin", "none")
-    return bool(origin) and _authority(origin) != _authority(f"{urlsplit(origin).scheme}://{headers.get('host', '')}")
+    return bool(origin) and not _is_at(origin, headers.get("host", ""))
 
 
-def _authority(url: str) -> tuple[str | None, int | None]:
+def _is_at(origin: str, host: str) -> bool:
     try:
-        parts = urlsplit(url)
-        return parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        named = urlsplit(origin)
+        ours = urlsplit(f"{named.scheme}://{host}")
+        default = _DEFAULT_PORTS.get(named.scheme)
+        ports = (named.port or default, ours.port or default)
     except ValueError:
-        return None, None
+        return False
+    # A sandboxed page's origin is "null": it has no host, and is never ours.
+    return named.hostname is not None and named.hostname == ours.hostname and ports[0] == ports[1]
