@@ -36,7 +36,7 @@ def _in_generation(stack: RunningStack, run_id: str) -> list[psutil.Process]:
 
 
 def test_cancel_ends_the_whole_tree(stack: RunningStack) -> None:
-    run_id = stack.submit(tasks=[LONG])
+    run_id = stack.submit(tasks=[LONG], limit=800)
     tree = _in_generation(stack, run_id)
     stack.client.cancel(run_id)
     evaluation = stack.wait(run_id, within_s=60)
@@ -46,7 +46,7 @@ def test_cancel_ends_the_whole_tree(stack: RunningStack) -> None:
 
 
 def test_deleting_the_run_in_mlflow_stops_it(stack: RunningStack) -> None:
-    run_id = stack.submit(tasks=[LONG])
+    run_id = stack.submit(tasks=[LONG], limit=800)
     tree = _in_generation(stack, run_id)
     MlflowClient(stack.url).delete_run(run_id)
     until(lambda: not _alive(tree), within_s=60, what="the runner's processes to end")
@@ -54,7 +54,7 @@ def test_deleting_the_run_in_mlflow_stops_it(stack: RunningStack) -> None:
 
 
 def test_killed_runner_is_tried_again_and_asks_only_what_is_missing(stack: RunningStack) -> None:
-    run_id = stack.submit(tasks=["digits_vqa", LONG])
+    run_id = stack.submit(tasks=["digits_vqa", LONG], limit=800)
     stack.wait_for_state(run_id, "finished")
     tree = _in_generation(stack, run_id)
     killed = time.time()
@@ -71,7 +71,7 @@ def test_killed_runner_is_tried_again_and_asks_only_what_is_missing(stack: Runni
 
 
 def test_killed_worker_loses_nothing(stack: RunningStack) -> None:
-    run_id = stack.submit(tasks=["digits_vqa", LONG])
+    run_id = stack.submit(tasks=["digits_vqa", LONG], limit=800)
     stack.wait_for_state(run_id, "finished")
     tree = _in_generation(stack, run_id)
     for process in stack.processes("worker.slot"):
