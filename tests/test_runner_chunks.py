@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import count
@@ -165,6 +166,13 @@ def test_adapter_that_loses_an_answer_is_refused(run: Run) -> None:
 
     with pytest.raises(RuntimeError, match="expected 3 answers from the model adapter"):
         run(Lossy(_words), _requests(3))
+
+
+def test_answers_do_not_wait_for_the_disk_one_by_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+    run(Model(_words), _requests(20))
+    assert len(waits) <= 2  # when the files are closed
 
 
 def test_lmms_evals_cache_is_itself_again_afterwards(run: Run) -> None:
