@@ -13,7 +13,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 import flask_login
-from flask import Flask, Response, current_app, redirect, request
+from flask import Flask, Response, current_app, g, redirect, request
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.datastructures import Authorization
 
@@ -60,7 +60,7 @@ def install(app: Flask, settings: Settings, secret: str) -> None:
         SESSION_COOKIE_SAMESITE="Lax",
         PERMANENT_SESSION_LIFETIME=timedelta(hours=settings.session_hours),
     )
-    logins = flask_login.LoginManager(app)
+    logins = flask_login.LoginManager(app, add_context_processor=False)
     logins.user_loader(_user_of_session)
     logins.request_loader(lambda request: _user_of_header(request.headers.get("Authorization", "")))
     permissions.turn_on(app)
@@ -103,6 +103,12 @@ def wants_page() -> bool:
     """Whether the request is a browser's navigation, which a page answers better than JSON."""
     navigates = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
     return request.method == "GET" and navigates and "text/html" in request.headers.get("Accept", "")
+
+
+def give_up_on_caller() -> None:
+    """Answer the rest of this request as to nobody: who is calling could not be found out."""
+    if "_login_user" not in g:
+        g._login_user = flask_login.AnonymousUserMixin()
 
 
 async def remember_caller(authorization: str) -> None:

@@ -6,10 +6,12 @@ is sent to the sign-in page. What went wrong inside is logged and never shown.
 
 from __future__ import annotations
 
-import structlog
+import logging
+
 from flask import Flask, Response, jsonify, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -19,7 +21,7 @@ from plugin_ui import authentication, mlflow_server
 API_PATH = "/lmms/api/"
 _INTERNAL = "The server failed on this request. Its log says why; nothing about it is shown here."
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def install(app: Flask) -> None:
@@ -27,22 +29,29 @@ def install(app: Flask) -> None:
     app.register_error_handler(LmmsError, _of_ours)
     app.register_error_handler(MlflowException, _of_mlflow)
     app.register_error_handler(HTTPException, _of_http)
+    app.register_error_handler(OperationalError, _of_database)
 
 
 def _of_ours(error: LmmsError) -> ResponseReturnValue:
     if isinstance(error, UnauthenticatedError):
         return _sign_in(error)
     if error.http_status >= 500:
-        _log.warning("request refused", path=request.path, error=type(error).__name__, message=error.message)
+        _log.warning("%s %s: %s: %s", request.method, request.path, type(error).__name__, error.message)
     return _answer(error.http_status, type(error).__name__, error.message)
 
 
 def _of_mlflow(error: MlflowException) -> ResponseReturnValue:
     status = mlflow_server.http_status(error)
     if status >= 500:
-        _log.error("MLflow failed", path=request.path, exc_info=error)
+        _log.error("MLflow failed on %s %s", request.method, request.path, exc_info=error)
         return _answer(status, "MlflowException", _INTERNAL)
     return _answer(status, "MlflowException", error.message)
+
+
+def _of_database(error: OperationalError) -> ResponseReturnValue:
+    _log.error("a database failed on %s %s", request.method, request.path, exc_info=error)
+    authentication.give_up_on_caller()
+    return _answer(503, "UnavailableError", "A database of the server does not answer; try again in a moment.")
 
 
 def _of_http(error: HTTPException) -> ResponseReturnValue:
@@ -50,6 +59,7 @@ def _of_http(error: HTTPException) -> ResponseReturnValue:
         return error.response
     status = error.code or 500
     if status >= 500:
+        authentication.give_up_on_caller()
         # Flask has logged the traceback of what it turned into this error.
         return _answer(status, "InternalError", _INTERNAL)
     answer = _answer(status, type(error).__name__, _http_message(error))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
-import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -40,7 +40,7 @@ _LOOK_BACK = 100
 _RETRY_S = (0.25, 0.5, 1.0, 2.0)
 _CATCH_UPS_AT_ONCE = 8
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class EventHub:
@@ -120,7 +120,7 @@ class EventHub:
                     frames = await (self._page(reader) if reader.looked else self._look(reader, ended))
             except RedisError as error:
                 if failures == 0:
-                    _log.warning("live events are unavailable", error=str(error))
+                    _log.warning("live events are unavailable: %s", error)
                 yield [UNAVAILABLE] if failures == 0 else []
                 await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
                 failures += 1
@@ -185,7 +185,7 @@ class EventHub:
                 answer = await self._read_once()
             except RedisError as error:
                 if failures == 0:
-                    _log.warning("live events are unavailable", error=str(error))
+                    _log.warning("live events are unavailable: %s", error)
                     self._tell_all(UNAVAILABLE)
                 await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
                 failures += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import flask_login
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 
@@ -12,6 +12,7 @@ from plugin_ui import permissions
 
 #: For the views that check a password.
 LOGIN_LIMIT = "20 per minute"
+_LIMIT = "LMMS_RATE_LIMIT"
 
 
 def _caller_key() -> str:
@@ -21,7 +22,12 @@ def _caller_key() -> str:
     return f"{name}@{get_remote_address()}"
 
 
-limiter = Limiter(_caller_key, storage_uri="memory://", headers_enabled=True)
+limiter = Limiter(
+    _caller_key,
+    default_limits=[lambda: str(current_app.config[_LIMIT])],
+    storage_uri="memory://",
+    headers_enabled=True,
+)
 
 
 @limiter.request_filter
@@ -31,5 +37,5 @@ def _is_static_file() -> bool:
 
 def install(app: Flask, settings: Settings) -> None:
     """Limit every view of the app; a view may set a limit of its own."""
-    app.config["RATELIMIT_DEFAULT"] = settings.rate_limit
+    app.config[_LIMIT] = settings.rate_limit
     limiter.init_app(app)

@@ -5,10 +5,10 @@ Which process leads is decided inside the tick. The thread outlives an absent da
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 
-import structlog
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,7 +17,7 @@ from mlflow_lmms.errors import LmmsError
 _PERIOD_S = 1.5
 _SLOWEST_S = 15.0
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class ReaperThread:
@@ -42,8 +42,8 @@ class ReaperThread:
         while not self._stopped.wait(pause):
             try:
                 for line in self._tick():
-                    _log.info("reaped", what=line)
+                    _log.warning("reaper: %s", line)
                 pause = self._period
             except (LmmsError, MlflowException, SQLAlchemyError, OSError) as error:
                 pause = min(pause * 2, _SLOWEST_S)
-                _log.warning("the reaper failed and tries again", error=type(error).__name__, message=str(error))
+                _log.warning("reaper: failed and tries again: %s: %s", type(error).__name__, error)
