@@ -121,6 +121,7 @@ class LocalStack:
 
     def _queue_url(self) -> str:
         if self._given.redis_url is not None:
+            EvaluationQueue(self._given.redis_url).ping()
             return self._given.redis_url
         self.embedded = EmbeddedRedis(self._given.model_copy(update={"data_folder": self.folder}).redis_socket.parent)
         return self.embedded.url
