@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 
@@ -39,7 +40,13 @@ def test_scores_align_in_a_column(value: float | None, text: str) -> None:
 def test_numbers_times_and_sizes_are_said_as_people_say_them() -> None:
     assert [short(1.0), short(0.25)] == ["1", "0.25"]
     assert [duration(s) for s in (0.2, 59.4, 185, 8040)] == ["0 s", "59 s", "3 min 5 s", "2 h 14 min"]
-    assert [file_size(n) for n in (None, 12, 1500, 23_400_000, 5_000_000_000)] == ["", "12 B", "1.5 kB", "23 MB", "5.0 GB"]
+    assert [file_size(n) for n in (None, 12, 1500, 23_400_000, 5_000_000_000)] == [
+        "",
+        "12 B",
+        "1.5 kB",
+        "23 MB",
+        "5.0 GB",
+    ]
 
 
 def test_bars_of_one_column_share_their_scale() -> None:
@@ -84,22 +91,27 @@ def test_the_primary_metric_comes_first_with_the_interval_of_the_run() -> None:
 
 def test_slices_have_wilson_intervals_and_the_worst_large_group_is_marked() -> None:
     groups = [piece("size", "large", 20, 0.9), piece("size", "small", 20, 0.5), piece("size", "rare", 3, 0.0)]
-    (chart,) = slice_charts(task_result(groups))
+    (chart,) = slice_charts([task_result(groups)])
     assert [group.value for group in chart.groups if group.worst] == ["small"]
     assert chart.gap == pytest.approx(0.4)
+    assert chart.apart is (chart.groups[1].high < chart.groups[0].low)  # type: ignore[operator]
     large = chart.groups[0]
-    from numpy import array
-
-    expected = mean_interval(array([1.0] * 18 + [0.0] * 2))
+    expected = mean_interval(np.array([1.0] * 18 + [0.0] * 2))
     assert expected is not None
     assert (large.low, large.high) == (expected.low, expected.high)
 
 
 def test_where_lower_is_better_the_largest_score_is_the_worst_and_no_interval_is_made_up() -> None:
     groups = [piece("size", "a", 20, 3.5), piece("size", "b", 20, 9.0)]
-    (chart,) = slice_charts(task_result(groups, higher=False, binary=False))
+    (chart,) = slice_charts([task_result(groups, higher=False, binary=False)])
     assert [group.value for group in chart.groups if group.worst] == ["b"]
     assert [group.low for group in chart.groups] == [None, None]
+
+
+@pytest.mark.parametrize(("n", "apart"), [(12, False), (400, True)])
+def test_a_gap_within_noise_is_told_from_one_beyond_it(n: int, apart: bool) -> None:
+    (chart,) = slice_charts([task_result([piece("size", "a", n, 0.75), piece("size", "b", n, 0.5)])])
+    assert chart.apart is apart
 
 
 def test_the_widest_gap_comes_first_and_equal_groups_have_no_worst() -> None:
@@ -109,7 +121,7 @@ def test_the_widest_gap_comes_first_and_equal_groups_have_no_worst() -> None:
         piece("wide", "x", 20, 0.1),
         piece("wide", "y", 20, 1),
     ]
-    charts = slice_charts(task_result(groups))
+    charts = slice_charts([task_result(groups)])
     assert [chart.dimension for chart in charts] == ["wide", "even"]
     assert not any(group.worst for group in charts[1].groups)
 

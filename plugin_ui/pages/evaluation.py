@@ -77,7 +77,7 @@ def show(run_id: str) -> str:
         evaluation=evaluation,
         lines=[_line(evaluation, task, metrics.get(task.task)) for task in evaluation.tasks],
         results=[row for rows in metrics.values() for row in rows],
-        charts=[chart for result in found.values() for chart in slice_charts(result)],
+        charts=slice_charts(found.values()),
         files=stored_files(run_id),
         warnings=_warnings(run, evaluation),
         trouble=waiting_trouble(queue, evaluation),

@@ -48,7 +48,13 @@ class Group:
 
 @dataclass(frozen=True)
 class SliceChart:
-    """The groups of one dimension of one task; `gap` is between the best and the worst that are judged."""
+    """The groups of one dimension of one task.
+
+    Attributes:
+        hidden: groups that are not listed.
+        gap: between the best and the worst score of the groups that are judged.
+        apart: whether the intervals of those two do not meet, so that the gap is more than noise.
+    """
 
     task: str
     dimension: str
@@ -56,6 +62,7 @@ class SliceChart:
     groups: list[Group]
     hidden: int
     gap: float
+    apart: bool
 
 
 def metric_label(metric: str, filter_name: str) -> str:
@@ -84,14 +91,18 @@ def _metric(result: TaskResult, metric: MetricResult, recorded: Mapping[str, flo
     )
 
 
-def slice_charts(result: TaskResult) -> list[SliceChart]:
-    """One chart for each dimension with at least two groups, the widest gap first."""
+def slice_charts(results: Iterable[TaskResult]) -> list[SliceChart]:
+    """One chart for each task and dimension with at least two groups; gaps beyond noise first, the widest before."""
+    charts = [chart for result in results for chart in _charts(result) if len(chart.groups) > 1]
+    return sorted(charts, key=lambda chart: (not chart.apart, -chart.gap))
+
+
+def _charts(result: TaskResult) -> list[SliceChart]:
     ordered = sorted(result.slices, key=lambda piece: piece.dimension)
-    charts = [
+    return [
         _chart(result, dimension, list(pieces))
         for dimension, pieces in groupby(ordered, key=lambda piece: piece.dimension)
     ]
-    return sorted((chart for chart in charts if len(chart.groups) > 1), key=lambda chart: -chart.gap)
 
 
 def _chart(result: TaskResult, dimension: str, pieces: list[SliceResult]) -> SliceChart:
@@ -106,15 +117,20 @@ def _chart(result: TaskResult, dimension: str, pieces: list[SliceResult]) -> Sli
         )
         for piece, (low, high) in zip(pieces, intervals, strict=True)
     ]
-    judged = [piece.score for piece in pieces if piece.n >= _FEWEST]
+    judged = sorted((group for group in groups if group.n >= _FEWEST), key=lambda group: group.score)
     return SliceChart(
         task=result.task,
         dimension=dimension,
         label=metric_label(pieces[0].metric, pieces[0].filter),
         groups=groups[:_MOST_GROUPS],
         hidden=max(0, len(groups) - _MOST_GROUPS),
-        gap=max(judged) - min(judged) if judged else 0.0,
+        gap=judged[-1].score - judged[0].score if judged else 0.0,
+        apart=bool(judged) and _apart(judged[0], judged[-1]),
     )
+
+
+def _apart(lowest: Group, highest: Group) -> bool:
+    return lowest.high is not None and highest.low is not None and lowest.high < highest.low
 
 
 def _interval(piece: SliceResult) -> tuple[float | None, float | None]:

@@ -129,7 +129,7 @@ def _view(run_id: str, task: str, sample: Sample, result: TaskResult) -> SampleV
             sample.scores.get(key), higher_is_better=primary is None or primary.higher_is_better is not False
         ),
         scores={metric_label(*name.rsplit(":", 1)): value for name, value in sample.scores.items()},
-        columns={name: value for name, value in sample.columns.items() if value is not None},
+        columns={name: sample.columns[name] for name in result.dimensions if sample.columns.get(name) is not None},
     )
 
 
