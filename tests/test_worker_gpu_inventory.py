@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_nvml import build_driver
 
 from mlflow_lmms.errors import ConfigurationError
 from worker.gpu_inventory import Gpu, GpuProblem, Inventory, NvmlProbe, Trouble, choose_gpus
 
-# NVML as far as the inventory asks for it. FAKE_INIT and FAKE_COUNT are its answers; FAKE_LOST is a GPU that fell off
-# the bus and FAKE_MUTE one that does not tell its memory.
-DRIVER = r"""
-#include <stdio.h>
-#include <stdlib.h>
-typedef struct { unsigned long long total, free, used; } memory_t;
-static int number(const char *name, int other) { char *text = getenv(name); return text ? atoi(text) : other; }
-int nvmlInitWithFlags(unsigned flags) { return number("FAKE_INIT", 0); }
-int nvmlShutdown(void) { return 0; }
-const char *nvmlErrorString(int code) { return code == 15 ? "GPU is lost" : "made up"; }
-int nvmlDeviceGetCount_v2(unsigned *count) {
-  int n = number("FAKE_COUNT", 2);
-  *count = n < 0 ? 0 : n;
-  return n < 0 ? -n : 0;
-}
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
-  *device = (void *)(long)(index + 1);
-  return (int)index == number("FAKE_LOST", -1) ? 15 : 0;
-}
-int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
-  snprintf(text, size, "GPU-%08lx-0000-0000-0000-000000000000", (long)device);
-  return 0;
-}
-int nvmlDeviceGetName(void *device, char *text, unsigned size) { snprintf(text, size, "Made-up 80GB"); return 0; }
-int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
-  memory->total = 80ULL << 30;
-  return (long)device - 1 == number("FAKE_MUTE", -1) ? 3 : 0;
-}
-"""
 ASK = """
 import dataclasses, json
 from worker.gpu_inventory import NvmlProbe
@@ -56,13 +27,7 @@ TWO = Inventory(
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("needs gcc to build the made-up driver library")
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "fake.c").write_text(DRIVER)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", folder / "fake.c"], check=True)
-    return folder
+    return build_driver(tmp_path_factory.mktemp("nvml"))
 
 
 def ask(library: Path | None, **environ: str) -> dict[str, Any]:

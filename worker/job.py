@@ -37,7 +37,8 @@ def run_part(run_id: str, part: str) -> None:
     held = HeldPart(run_id, part, assignment.claim.token)
     with redis.Redis.from_url(settings.redis_address, socket_timeout=10) as connection:
         book = LeaseBook(connection, settings.lease_ttl_s)
-        order = claim_work(api, book, assignment, held)
+        asking = WorkerApi(http, keep_trying=lambda: stop.reason is None)  # nothing is lost if it gives up
+        order = claim_work(asking, book, assignment, held)
         if order is None:
             return
         recorder = RunRecorder(MlflowClient(settings.server_url))
