@@ -11,9 +11,11 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
+from mlflow_lmms.database import open_database
 from mlflow_lmms.run_reader import no_such_artifact
 from mlflow_lmms.services import Services, build_services
 from mlflow_lmms.settings import Settings
+from mlflow_lmms.sql.migration import migrate
 
 hypothesis.settings.register_profile("lmms", deadline=None)  # busy machines are slow, which is no failure
 hypothesis.settings.load_profile("lmms")
@@ -43,6 +45,22 @@ def mlflow_client(mlflow_uri: str) -> MlflowClient:
 
 
 @pytest.fixture(scope="session")
+def shared_mlflow(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of one backend store for the whole session; opening one takes tenths of a second."""
+    return Path(shutil.copy(mlflow_template, tmp_path_factory.mktemp("mlflow") / "mlflow.db"))
+
+
+@pytest.fixture(scope="session")
+def lmms_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with our tables, empty."""
+    file = tmp_path_factory.mktemp("lmms-template") / "lmms.db"
+    engine = open_database(f"sqlite:///{file}")
+    migrate(engine)
+    engine.dispose()
+    return file
+
+
+@pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     """The catalogue of the installed lmms-eval, read once."""
     return read_catalogue([])
@@ -50,28 +68,34 @@ def catalogue() -> Catalogue:
 
 @pytest.fixture
 def services(
-    mlflow_uri: str,
-    mlflow_client: MlflowClient,
+    shared_mlflow: Path,
+    lmms_template: Path,
     empty_valkey: str,
     tmp_path: Path,
     catalogue: Catalogue,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Services]:
-    """The core as the server puts it together: real MLflow store, tables, queue server and catalogue."""
+    """The core as the server puts it together: real MLflow store, tables, queue server and catalogue.
+
+    The MLflow store is the session's; tables, queue server and data folder are the test's own.
+    """
+    monkeypatch.chdir(shared_mlflow.parent)
     monkeypatch.setattr("mlflow_lmms.services.read_catalogue", lambda folders: catalogue)
+    client = MlflowClient(f"sqlite:///{shared_mlflow}")
 
     def fetch(run_id: str, path: str) -> Path:
         try:
-            return Path(mlflow_client.download_artifacts(run_id, path))
+            return Path(client.download_artifacts(run_id, path))
         except OSError:
             raise no_such_artifact(run_id, path) from None
 
     def store(run_id: str, file: Path, folder: str) -> None:
-        mlflow_client.log_artifact(run_id, str(file), folder)
+        client.log_artifact(run_id, str(file), folder)
 
+    own = shutil.copy(lmms_template, tmp_path / "lmms.db")
     built = build_services(
-        Settings(data_folder=tmp_path / "data", redis_url=empty_valkey),
-        backend_store_uri=mlflow_uri,
+        Settings(data_folder=tmp_path / "data", redis_url=empty_valkey, database_url=f"sqlite:///{own}"),
+        backend_store_uri=client.tracking_uri,
         registry_uri=None,
         fetch_artifact=fetch,
         store_artifact=store,
