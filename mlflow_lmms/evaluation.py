@@ -75,6 +75,17 @@ class Evaluation:
                 return candidate
         raise NotFoundError(f"run {self.run_id} has no part {part!r}; it has {', '.join(p.part for p in self.parts)}")
 
+    def task(self, name: str) -> TaskStatus:
+        """The task of this name.
+
+        Raises:
+            NotFoundError: the run has no such task.
+        """
+        for candidate in self.tasks:
+            if candidate.task == name:
+                return candidate
+        raise NotFoundError(f"run {self.run_id} has no task {name!r}; it has {', '.join(t.task for t in self.tasks)}")
+
     def tasks_of(self, part: str) -> tuple[TaskStatus, ...]:
         """The tasks of one part, in order."""
         return tuple(task for task in self.tasks if task.part == part)

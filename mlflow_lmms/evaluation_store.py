@@ -230,8 +230,8 @@ class EvaluationStore:
             run_ids = list(session.scalars(select(EvaluationRow.run_id).where(differs).limit(100)))
         return self._load(run_ids)
 
-    def mirrored(self, run_id: str, state: State) -> None:
-        """Note that the MLflow run shows this state now."""
+    def mirrored(self, run_id: str, state: State | None) -> None:
+        """Note that the MLflow run shows this state now; None: that it is still to be shown."""
         with self.session() as session, session.begin():
             session.execute(update(EvaluationRow).where(EvaluationRow.run_id == run_id).values(mirrored=state))
 

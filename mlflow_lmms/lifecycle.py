@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from mlflow_lmms.live_events import EventLog
 from mlflow_lmms.model_arguments import format_model_arguments
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.settings import Settings
-from mlflow_lmms.states import FINAL, FailureClass, State
+from mlflow_lmms.states import ACTIVE, FINAL, FailureClass, State
 from mlflow_lmms.work_order import PROTOCOL, WorkOrder
 
 #: Automatic retries of one task before it fails for good.
@@ -154,12 +155,15 @@ class Lifecycle:
             The state that the task has now.
         """
         self._check(owner)
-        status = _task(self.store.get(owner.run_id), task)
+        status = self.store.get(owner.run_id).task(task)
+        if status.state in (State.QUEUED, State.FAILED):
+            return status.state  # this call was answered before, and the answer got lost
         told: dict[str, Any] = {"failure": failure, "message": message[:4000], "log_tail": log_tail[-16000:]}
         if retryable and status.automatic_retries < CRASH_RETRIES:
-            moved = self.store.requeue(owner.run_id, [task], automatic=True, token=owner.token)
-            self._after_move(owner.run_id, moved, owner)
-            return State.QUEUED
+            moved = self.store.requeue(owner.run_id, [task], automatic=True, token=owner.token, **told)
+            if moved:
+                self._after_move(owner.run_id, moved, owner)
+                return State.QUEUED
         self._move(owner, task, State.FAILED, **told)
         return State.FAILED
 
@@ -191,13 +195,15 @@ class Lifecycle:
             raise ConflictError(f"run {run_id} has already ended: it is {evaluation.state}")
         self.store.request_cancel(run_id)
         self._cancel_queued(evaluation)
+        evaluation = self.store.get(run_id)
         try:
-            self.queue.ask_cancel(run_id)
+            if evaluation.state not in FINAL:
+                self.queue.ask_cancel(run_id)
             for part in evaluation.parts:
                 self.queue.remove(run_id, part.part)
         except UnavailableError as error:
             logger.warning("cancel of %s reaches its worker by heartbeat only: %s", run_id, error)
-        return self.store.get(run_id)
+        return evaluation
 
     def retry(self, run_id: str) -> list[str]:
         """Run the failed and cancelled tasks again, in the same MLflow run.
@@ -229,21 +235,21 @@ class Lifecycle:
 
     def lose(self, evaluation: Evaluation, part: PartStatus) -> None:
         """The part's worker is gone: its tasks are queued again, or fail when that happened too often."""
-        owner = Owner(evaluation.run_id, part.part, part.token)
+        run_id, token = evaluation.run_id, part.token
         for task in evaluation.tasks_of(part.part):
-            if task.task not in evaluation.active_tasks(part.part):
+            if task.state not in ACTIVE:
                 continue
+            lost: dict[str, Any] = {"failure": FailureClass.WORKER_LOST, "log_tail": None}
             if evaluation.cancel_requested:
-                moved = self.store.move(evaluation.run_id, [task.task], State.CANCELLED)
+                moved = self.store.move(run_id, [task.task], State.CANCELLED, token=token)
             elif task.automatic_retries < LOST_RETRIES:
-                moved = self.store.requeue(evaluation.run_id, [task.task], automatic=True, token=part.token)
+                lost["message"] = f"the worker of attempt {task.attempt}, on box {part.box}, was lost"
+                moved = self.store.requeue(run_id, [task.task], automatic=True, token=token, **lost)
             else:
-                message = f"its worker was lost {LOST_RETRIES + 1} times, the last time on box {part.box}"
-                moved = self._fail(evaluation.run_id, task.task, FailureClass.WORKER_LOST, message)
-            self._after_move(evaluation.run_id, moved, owner)
-
-    def _fail(self, run_id: str, task: str, failure: FailureClass, message: str) -> list[str]:
-        return self.store.move(run_id, [task], State.FAILED, failure=failure, message=message)
+                lost["message"] = f"its worker was lost {LOST_RETRIES + 1} times, the last time on box {part.box}"
+                moved = self.store.move(run_id, [task.task], State.FAILED, token=token, **lost)
+            self._after_move(run_id, moved, Owner(run_id, part.part, token))
+        self.enqueue(self.store.get(run_id), front=True)
 
     def _cancel_queued(self, evaluation: Evaluation) -> None:
         queued = [task.task for task in evaluation.tasks if task.state == State.QUEUED]
@@ -259,24 +265,35 @@ class Lifecycle:
     def _move(self, owner: Owner, task: str, to: State, **changes: Any) -> None:
         self._check(owner)
         moved = self.store.move(owner.run_id, [task], to, token=owner.token, **changes)
-        if not moved and (current := _task(self.store.get(owner.run_id), task).state) != to:
+        if not moved and (current := self.store.get(owner.run_id).task(task).state) != to:
             raise ConflictError(f"task {task} of run {owner.run_id} is {current} and cannot become {to}")
         self._after_move(owner.run_id, moved, owner)
 
     def _after_move(self, run_id: str, tasks: Iterable[str], owner: Owner | None) -> Evaluation:
         """Show moves that have happened: in the MLflow run and in the live events."""
         evaluation = self.store.get(run_id)
-        moved = [task for task in evaluation.tasks if task.task in set(tasks)]
+        names = set(tasks)
+        moved = [task for task in evaluation.tasks if task.task in names]
         if moved:
             self.mirror(evaluation)
         for task in moved:
             self._announce(evaluation, task, owner)
+        if moved and evaluation.cancel_requested and evaluation.state in FINAL:
+            with suppress(UnavailableError):
+                self.queue.forget_cancel(run_id)
         return evaluation
 
     def mirror(self, evaluation: Evaluation) -> None:
-        """Show the state in the MLflow run; when MLflow does not take it now, the reaper tries again."""
-        if self._mirror.show(evaluation):
-            self.store.mirrored(evaluation.run_id, evaluation.state)
+        """Show the state in the MLflow run; when MLflow does not take it now, the reaper tries again.
+
+        What has moved meanwhile is shown too, lest this older picture be painted over a newer one for good.
+        """
+        while self._mirror.show(evaluation):
+            now = self.store.get(evaluation.run_id)
+            if (now.state, now.tasks) == (evaluation.state, evaluation.tasks):
+                return self.store.mirrored(evaluation.run_id, evaluation.state)
+            evaluation = now
+        return self.store.mirrored(evaluation.run_id, None)
 
     def _announce(self, evaluation: Evaluation, task: TaskStatus, owner: Owner | None) -> None:
         data = {
@@ -293,10 +310,3 @@ class Lifecycle:
             self._events.append(evaluation.run_id, "state", data, part=part, token=token, feed=feed)
         except UnavailableError as error:
             logger.warning("no live event for %s: %s", evaluation.run_id, error)
-
-
-def _task(evaluation: Evaluation, name: str) -> TaskStatus:
-    for task in evaluation.tasks:
-        if task.task == name:
-            return task
-    raise InvalidRequestError(f"run {evaluation.run_id} has no task {name!r}")

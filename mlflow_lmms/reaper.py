@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mlflow_lmms.evaluation import Evaluation, PartStatus
 from mlflow_lmms.evaluation_queue import Lease, job_id
@@ -40,6 +40,7 @@ class Reaper:
         self._now = clock
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._runs_looked_at = 0.0
+        self._unheld_since: dict[str, float] = {}
 
     def tick(self) -> list[str]:
         """Do what is due now.
@@ -56,27 +57,43 @@ class Reaper:
             self._lifecycle.mirror(evaluation)
         leases = self._lifecycle.queue.leases()
         queued = set(self._lifecycle.queue.queued())
+        unfinished = self._store.unfinished()
+        self._note_unheld(unfinished, leases)
         done = []
-        for evaluation in self._store.unfinished():
+        for evaluation in unfinished:
             done += self._look_at(evaluation, leases, queued)
         return done + self._cancel_ended_elsewhere()
+
+    def _note_unheld(self, evaluations: Iterable[Evaluation], leases: Mapping[str, Lease]) -> None:
+        """Keep since when each part that is worked on has been without its worker's lease.
+
+        A lease that the queue server forgot is written again by its worker within a second or two.
+        """
+        unheld = {}
+        for evaluation in evaluations:
+            for part in evaluation.parts:
+                lease = leases.get(identifier := job_id(evaluation.run_id, part.part))
+                if evaluation.active_tasks(part.part) and (lease is None or lease.token != part.token):
+                    unheld[identifier] = self._unheld_since.get(identifier, self._now())
+        self._unheld_since = unheld
 
     def _look_at(self, evaluation: Evaluation, leases: Mapping[str, Lease], queued: set[str]) -> list[str]:
         done = []
         for part in evaluation.parts:
-            lease = leases.get(job_id(evaluation.run_id, part.part))
-            if evaluation.active_tasks(part.part) and self._is_lost(part, lease):
+            identifier = job_id(evaluation.run_id, part.part)
+            if self._is_lost(part, self._unheld_since.get(identifier)):
                 self._lifecycle.lose(evaluation, part)
                 done.append(f"{evaluation.run_id}: part {part.part} lost its worker {part.box}/{part.slot}")
-            elif lease is None and job_id(evaluation.run_id, part.part) not in queued:
+            elif identifier not in leases and identifier not in queued:
                 done += self._bring_back(evaluation, part)
         return done
 
-    def _is_lost(self, part: PartStatus, lease: Lease | None) -> bool:
-        if lease is not None and lease.token == part.token:
+    def _is_lost(self, part: PartStatus, unheld_since: float | None) -> bool:
+        """Whether nobody has held the part, or spoken for it, for a fifth of a lease's time (renewals: a tenth)."""
+        if unheld_since is None:
             return False
-        seen = max(part.claimed_at or 0.0, part.seen_at or 0.0)
-        return self._now() - seen > self._settings.lease_ttl_s / 3
+        patience = self._settings.lease_ttl_s / 5
+        return self._now() - unheld_since >= patience and self._now() - (part.seen_at or 0.0) >= patience
 
     def _bring_back(self, evaluation: Evaluation, part: PartStatus) -> list[str]:
         if not any(task.state == State.QUEUED for task in evaluation.tasks_of(part.part)):
@@ -92,10 +109,7 @@ class Reaper:
             return []
         self._runs_looked_at = self._now()
         done = []
-        not_shown = {evaluation.run_id for evaluation in self._store.to_mirror()}
         for evaluation in self._store.unfinished():
-            if evaluation.run_id in not_shown:
-                continue
             if not evaluation.cancel_requested and self._mirror.ended_elsewhere(evaluation):
                 self._lifecycle.cancel(evaluation.run_id)
                 done.append(f"{evaluation.run_id}: ended or deleted in MLflow, so cancelled")

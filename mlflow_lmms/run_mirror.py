@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 
 from mlflow import MlflowClient
-from mlflow.entities import RunTag
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.names import Tag
-from mlflow_lmms.states import FINAL, MLFLOW_STATUS
+from mlflow_lmms.states import FINAL, MLFLOW_STATUS, State
+
+#: MLflow takes so many tags in one call.
+TAGS_AT_ONCE = 100
+_ENDED = ("FINISHED", "FAILED", "KILLED")
 
 logger = logging.getLogger(__name__)
 
@@ -23,29 +27,57 @@ class RunMirror:
         self._client = client
 
     def show(self, evaluation: Evaluation) -> bool:
-        """Bring the MLflow run to the evaluation's state; False when MLflow did not take it."""
-        tags = [RunTag(key, value) for key, value in state_tags(evaluation).items()]
+        """Bring the MLflow run to the evaluation's state; False when MLflow did not take it.
+
+        A run that was deleted takes nothing more, and one that a user has ended stays ended until its evaluation is.
+        """
         try:
-            self._client.log_batch(evaluation.run_id, tags=tags)
+            if not self._takes(evaluation):
+                return True
+            # Tags last where the run goes on, and first where it ends: `_ended_by_a_user` goes by both.
             status = MLFLOW_STATUS[evaluation.state]
             if evaluation.state in FINAL:
+                self._tag(evaluation)
                 self._client.set_terminated(evaluation.run_id, status)
             else:
                 self._client.update_run(evaluation.run_id, status=status)
+                self._tag(evaluation)
         except (MlflowException, SQLAlchemyError) as error:
             logger.warning("MLflow run %s does not show state %s yet: %s", evaluation.run_id, evaluation.state, error)
             return False
         return True
 
+    def _takes(self, evaluation: Evaluation) -> bool:
+        run = self._run(evaluation.run_id)
+        if run is None or run.info.lifecycle_stage == "deleted":
+            return False
+        return evaluation.state in FINAL or not _ended_by_a_user(run)
+
+    def _tag(self, evaluation: Evaluation) -> None:
+        tags = [RunTag(key, value) for key, value in state_tags(evaluation).items()]
+        for start in range(0, len(tags), TAGS_AT_ONCE):
+            self._client.log_batch(evaluation.run_id, tags=tags[start : start + TAGS_AT_ONCE])
+
+    def _run(self, run_id: str) -> Run | None:
+        try:
+            return self._client.get_run(run_id)
+        except MlflowException as error:
+            if str(error.error_code) == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
     def ended_elsewhere(self, evaluation: Evaluation) -> bool:
         """Whether somebody deleted the run, or ended it in MLflow's own page, while it was not finished."""
         try:
-            run = self._client.get_run(evaluation.run_id)
-        except MlflowException as error:
-            return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"
-        except SQLAlchemyError:
+            run = self._run(evaluation.run_id)
+        except (MlflowException, SQLAlchemyError):
             return False
-        return bool(run.info.lifecycle_stage == "deleted" or run.info.status in ("FINISHED", "FAILED", "KILLED"))
+        return run is None or run.info.lifecycle_stage == "deleted" or _ended_by_a_user(run)
+
+
+def _ended_by_a_user(run: Run) -> bool:
+    """Whether the run has ended, though the state that we showed last is none that ends it."""
+    return run.info.status in _ENDED and run.data.tags.get(Tag.STATE) not in FINAL
 
 
 def state_tags(evaluation: Evaluation) -> dict[str, str]:
@@ -57,7 +89,7 @@ def state_tags(evaluation: Evaluation) -> dict[str, str]:
     }
     workers = sorted({f"{part.box}/{part.slot}" for part in evaluation.parts if part.box})
     devices = [device for part in evaluation.parts for device in part.devices]
-    failures = sorted({str(task.failure) for task in evaluation.tasks if task.failure})
+    failures = sorted({str(task.failure) for task in evaluation.tasks if task.failure and task.state == State.FAILED})
     return {
         Tag.STATE: str(evaluation.state),
         Tag.ATTEMPT: str(max(task.attempt for task in evaluation.tasks)),
