@@ -259,3 +259,20 @@ def test_malformed_request_is_refused(runner: Runner, tmp_path: Path, stdin: byt
     assert outcome.status == 2
     assert [event["level"] for event in outcome.of("log")] == ["ERROR"]
     assert "refused" in outcome.console
+
+
+def test_broken_task_file_fails_every_task(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("task: [unclosed\n")
+    outcome = runner.run(tmp_path, include_paths=[str(tmp_path)], tasks=list(GOOD))
+    assert outcome.status == 1
+    failures = [(event["task"], event["failure"]) for event in outcome.of("task-failed")]
+    assert failures == [(task, "dataset") for task in GOOD]
+    assert "broken.yaml" in outcome.of("task-failed")[0]["message"]
+
+
+def test_unknown_adapter_is_named(runner: Runner, tmp_path: Path) -> None:
+    outcome = runner.run(tmp_path, model="no_such_adapter")
+    assert outcome.status == 1
+    (failed,) = outcome.of("task-failed")
+    assert failed["failure"] == "model_load"
+    assert "'no_such_adapter'" in failed["message"]

@@ -39,7 +39,6 @@ class Evaluation:
         self._request = request
         self._events = events
         self._progress = progress
-        self._tasks = TaskSource(request)
         self._results = ResultWriter(request, progress)
         self._failed = False
         self._model_failure: Failure | None = None
@@ -48,11 +47,13 @@ class Evaluation:
         """Evaluate every task; tell whether each one has its result."""
         # Under an id that lmms-eval draws itself, its cache would forget an interrupted run.
         os.environ["LMMS_CACHE_RUN_ID"] = self._request.run_id
-        model: LoadedModel | None = None
-        with self._guard(*self._request.tasks):
+        with self._guard(*self._request.tasks) as start:
+            self._progress.enter("model_load", None)  # only its adapter is looked up so far
             model = LoadedModel(self._request.model, self._progress)
             write_environment(self._request.output_folder, model.adapter_class)
-        if model is None:
+            self._progress.enter("dataset", None)
+            self._source = TaskSource(self._request)
+        if start.failed:
             return False
         tasks = self._load_tasks(model)
         while tasks:
@@ -73,7 +74,7 @@ class Evaluation:
         for name in self._request.tasks:
             self._progress.enter("dataset", name)
             with self._guard(name):
-                for leaf, task in self._tasks.load(name, model.task_type).items():
+                for leaf, task in self._source.load(name, model.task_type).items():
                     leaves.setdefault(leaf, task)
         return dict(reversed(leaves.items()))
 
@@ -123,7 +124,7 @@ class Evaluation:
             offset=request.offset,
             log_samples=True,
             gen_kwargs=request.gen_kwargs,
-            task_manager=self._tasks.manager,
+            task_manager=self._source.manager,
             random_seed=seeds.python,
             numpy_random_seed=seeds.numpy,
             torch_random_seed=seeds.torch,
