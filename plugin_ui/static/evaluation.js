@@ -70,6 +70,8 @@ function drawChart() {
   const { low, high, lastN } = drawScores(part("plot"), points, { grid: true });
   const label = (value) => Object.assign(document.createElement("span"), { textContent: value });
   part("axis").replaceChildren(...[high, (low + high) / 2, low].map((value) => label(Number(value.toPrecision(3)))));
+  const last = points.at(-1);
+  part("plot").setAttribute("aria-label", `Running score of ${inFront}: ${formatScore(last.value)} after ${last.n} samples`);
   part("ticks").replaceChildren(label("0"), label(`${lastN} samples`));
 }
 
