@@ -151,7 +151,7 @@ class GpuWorker(Worker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run the job under its lease; afterwards no process of it is left and the lease is given up."""
         assert self._claim is not None, "a job is executed only after it was claimed"
-        claim, self._asked, self._stopped_job_id = self._claim, None, None
+        claim, self._stopped_job_id = self._claim, None
         keeper = LeaseKeeper(
             self.connection,
             claim,
@@ -168,6 +168,7 @@ class GpuWorker(Worker):
         finally:
             self._leave_nothing(claim)
             keeper.stop()
+            self._asked = None  # not before: a request may have come between claim and fork
             self._release(claim)
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
@@ -243,7 +244,7 @@ class GpuWorker(Worker):
     def _kill(self, claim: Claim, why: str) -> None:
         """Kill everything that runs under the lease, at once."""
         self.log.error("slot %s: job %s is killed: %s", self.slot.name, claim.job_id, why)
-        if self.horse_pid:
+        if self.horse_pid and self._claim is claim:
             with suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGKILL)
         kill_all(claim.mark)
