@@ -85,7 +85,7 @@ def test_status_lists_evaluations_and_shows_one(small: str, capsys: Captured) ->
 def test_an_unknown_run_is_said_as_such(capsys: Captured) -> None:
     for command in ("status", "logs", "cancel", "retry"):
         assert run([command, "0" * 32]) == 1
-        assert "mlflow-lmms status" in capsys.readouterr().err
+        assert f"evaluation {'0' * 32} does not exist" in capsys.readouterr().err
 
 
 def test_logs_are_shown_filtered_and_followed(small: str, capsys: Captured) -> None:
