@@ -120,6 +120,7 @@ def test_a_secret_is_given_to_the_run_and_found_nowhere(stack: RunningStack, mon
     assert stack.client.evaluation(run_id)["state"] == "finished", stack.client.evaluation(run_id)["tasks"]
     assert not seen_in_command_lines
     assert any("the secret is here" in line["message"] for line in stack.client.log(run_id))
+    until(lambda: not (stack.data / "spool" / run_id).exists(), within_s=20, what="the spool to be emptied")
     assert _places_with(stack, SECRET.encode()) == []
 
 
