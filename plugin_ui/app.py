@@ -101,6 +101,7 @@ def _server(settings: Settings) -> FrontApp:
     if settings.sidebar:
         sidebar.install(mlflow_server.flask_app(), mlflow_server.static_prefix(), signed_in=with_auth)
     hub = EventHub(settings.redis_address)
+    reaper = ReaperThread(services.reaper.tick)
     return FrontApp(
         mlflow_app=mlflow_app,
         our_app=mlflow_server.wsgi_as_asgi(ours),
@@ -109,7 +110,8 @@ def _server(settings: Settings) -> FrontApp:
         guard=OriginGuard(mlflow_server.host_allowed, mlflow_server.origin_allowed),
         prefix=mlflow_server.static_prefix(),
         loopback_only=not with_auth,
-        background=[ReaperThread(services.reaper.tick)],
+        on_start=[reaper.start],
+        on_stop=[reaper.stop, files.close],
     )
 
 

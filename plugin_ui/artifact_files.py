@@ -5,11 +5,14 @@ A copy is fetched again after a minute, because a retry replaces artifacts under
 
 from __future__ import annotations
 
+import math
+import shutil
 import tempfile
 import threading
 import time
 import uuid
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
 from plugin_ui import mlflow_server
@@ -18,13 +21,25 @@ _KEPT_S = 60.0
 _KEPT_FILES = 64
 
 
+@dataclass
+class _Copy:
+    folder: Path
+    file: Path
+    fetched_at: float
+
+
 class ArtifactFiles:
     """Reads and writes artifacts of runs; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lmms-artifacts-")
-        self._copies: OrderedDict[tuple[str, str], tuple[float, Path]] = OrderedDict()
+        self._temporary = tempfile.TemporaryDirectory(prefix="lmms-artifacts-")
+        self._copies: OrderedDict[tuple[str, str], _Copy] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def folder(self) -> Path:
+        """Where the copies are; it goes with the process."""
+        return Path(self._temporary.name)
 
     def fetch(self, run_id: str, path: str) -> Path:
         """The artifact as a local file, to be read at once and not to be changed.
@@ -48,25 +63,28 @@ class ArtifactFiles:
         """
         mlflow_server.artifact(run_id, folder).upload(file)
         with self._lock:
-            self._copies.pop((run_id, f"{folder}/{file.name}"), None)
+            copy = self._copies.get((run_id, f"{folder}/{file.name}"))
+            if copy is not None:
+                copy.fetched_at = -math.inf
 
     def close(self) -> None:
         """Remove the copies; nothing is to be fetched afterwards."""
-        self._folder.cleanup()
+        self._temporary.cleanup()
 
     def _kept(self, run_id: str, path: str) -> Path | None:
         with self._lock:
-            fetched, file = self._copies.get((run_id, path), (0.0, None))
-        return file if file is not None and time.monotonic() - fetched < _KEPT_S else None
+            copy = self._copies.get((run_id, path))
+        return copy.file if copy is not None and time.monotonic() - copy.fetched_at < _KEPT_S else None
 
     def _download(self, artifact: mlflow_server.Artifact, run_id: str, path: str) -> Path:
-        folder = Path(self._folder.name) / uuid.uuid4().hex
+        folder = self.folder / uuid.uuid4().hex
         folder.mkdir()
-        file = artifact.download(folder)
+        copy = _Copy(folder, artifact.download(folder), time.monotonic())
         with self._lock:
-            self._copies[run_id, path] = (time.monotonic(), file)
-            self._copies.move_to_end((run_id, path))
-            while len(self._copies) > _KEPT_FILES:
-                _, (_, oldest) = self._copies.popitem(last=False)
-                oldest.unlink(missing_ok=True)
-        return file
+            replaced = self._copies.pop((run_id, path), None)
+            self._copies[run_id, path] = copy
+            surplus = [self._copies.popitem(last=False)[1] for _ in range(len(self._copies) - _KEPT_FILES)]
+        # Who reads one of them now has opened it: the contents stay until it is closed.
+        for old in filter(None, [replaced, *surplus]):
+            shutil.rmtree(old.folder, ignore_errors=True)
+        return copy.file

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,16 +23,6 @@ from plugin_ui.event_hub import EventHub
 from plugin_ui.origin_guard import Headers, OriginGuard, is_loopback, read_headers
 
 OUR_PATH = "/lmms"
-
-
-class Background(Protocol):
-    """Something that works as long as the process serves."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End soon."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,8 @@ class FrontApp:
         guard: the rules on hosts and origins.
         prefix: MLflow's ``--static-prefix``.
         loopback_only: nobody has to sign in, so only this machine may call.
-        background: what runs as long as the process.
+        on_start: called once before the first request.
+        on_stop: called once after the last one.
     """
 
     mlflow_app: ASGIApp
@@ -57,7 +47,8 @@ class FrontApp:
     guard: OriginGuard
     prefix: str
     loopback_only: bool
-    background: Sequence[Background]
+    on_start: Sequence[Callable[[], None]]
+    on_stop: Sequence[Callable[[], None]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, WebSocket or the life of the process."""
@@ -101,12 +92,12 @@ class FrontApp:
             if message["type"] == "lifespan.startup.complete":
                 self.hub.start()
                 _before_termination(self.hub.end_streams)
-                for work in self.background:
-                    work.start()
+                for start in self.on_start:
+                    start()
             elif message["type"].startswith("lifespan.shutdown"):
-                for work in self.background:
-                    work.stop()
                 await self.hub.close()
+                for stop in self.on_stop:
+                    stop()
             await send(message)
 
         return watched

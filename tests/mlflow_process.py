@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ class MlflowProcess:
     environ: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 0
+    template: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,6 +63,8 @@ class MlflowProcess:
     def launch(self) -> subprocess.Popen[bytes]:
         """Start without waiting."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.template is not None and not (self.folder / "mlflow.db").exists():
+            shutil.copy(self.template, self.folder / "mlflow.db")  # making the tables takes seconds
         self.port = self.port or _free_port()
         command = [
             sys.executable, "-P", "-m", "mlflow", "server", "--app-name", "lmms", "--host", self.host,
@@ -170,17 +174,22 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def open_server(tmp_path_factory: pytest.TempPathFactory, valkey: str) -> Iterator[MlflowProcess]:
+def open_server(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, valkey: str
+) -> Iterator[MlflowProcess]:
     """A server where nobody has to sign in."""
-    server = MlflowProcess(tmp_path_factory.mktemp("open-server"), valkey).start()
+    server = MlflowProcess(tmp_path_factory.mktemp("open-server"), valkey, template=mlflow_template).start()
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def auth_server(tmp_path_factory: pytest.TempPathFactory, valkey: str) -> Iterator[MlflowProcess]:
+def auth_server(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, valkey: str
+) -> Iterator[MlflowProcess]:
     """A server with MLflow's users: `ADMIN`, and `ALICE` and `BOB` who may read what nobody forbids them."""
-    server = MlflowProcess(tmp_path_factory.mktemp("auth-server"), valkey, auth=True).start()
+    folder = tmp_path_factory.mktemp("auth-server")
+    server = MlflowProcess(folder, valkey, auth=True, template=mlflow_template).start()
     server.add_user(ALICE)
     server.add_user(BOB)
     yield server

@@ -123,7 +123,7 @@ def _front(*, loopback_only: bool) -> FrontApp:
 
     unused: Any = None
     guard = OriginGuard(lambda host: host == "localhost", lambda origin: False)
-    return FrontApp(served, served, unused, unused, guard, "", loopback_only, [])
+    return FrontApp(served, served, unused, unused, guard, "", loopback_only, [], [])
 
 
 @pytest.mark.parametrize(
