@@ -47,6 +47,7 @@ def up(port: int, data_folder: Path | None, dev: bool) -> None:
     if not settings.environments:
         check_installed()
     stop_on_signals()
+    say("starting server, queue and worker …")
     with LocalStack(with_digits(settings), port, say, reload=dev) as stack:
         greet(stack)
         if dev:
