@@ -124,7 +124,7 @@ class Lifecycle:
             gen_kwargs=format_model_arguments(request.gen_kwargs) or None,
             repeats=request.repeats,
             secrets=request.secrets,
-            environment=request.environment,
+            environment=evaluation.resolved.environment,
             chunk_size=self._settings.chunk_size,
             thumbnail_bytes=self._settings.thumbnail_mb * 1_000_000,
             deadline_s=self._settings.deadline_s,

@@ -25,6 +25,7 @@ from mlflow_lmms.work_order import ResolvedModel
 
 EXPERIMENT = "lmms-models"
 _DESCRIPTION = "lmms_model.json"
+_LABEL_LIMIT = 200
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[A-Za-z0-9_\-]+))")
 
 #: Adapters that compute elsewhere, or on the CPU: they must not hold a GPU.
@@ -179,6 +180,16 @@ def resolve_model(client: MlflowClient, request: EvaluationRequest) -> ResolvedM
             f"{request.model} does not say how lmms-eval loads it: register it with `mlflow-lmms model register "
             f"{version.name} --adapter …`, or set its version tag {ModelTag.ADAPTER}"
         )
+    try:
+        return _registered(version, request)
+    except (TypeError, ValueError):
+        raise InvalidRequestError(
+            f"{request.model} cannot be loaded as its version tags say: {ModelTag.ARGUMENTS} is a JSON object of "
+            f"names and texts, {ModelTag.GPUS} a number; correct them in MLflow, or register the model again"
+        ) from None
+
+
+def _registered(version: ModelVersion, request: EvaluationRequest) -> ResolvedModel:
     adapter = version.tags[ModelTag.ADAPTER]
     argument = version.tags.get(ModelTag.ARTIFACT_ARGUMENT)
     gpus = request.gpus if request.gpus is not None else version.tags.get(ModelTag.GPUS)
@@ -188,6 +199,7 @@ def resolve_model(client: MlflowClient, request: EvaluationRequest) -> ResolvedM
         version=str(version.version),
         adapter=adapter,
         model_args={**json.loads(version.tags.get(ModelTag.ARGUMENTS, "{}")), **request.model_args},
+        environment=request.environment or version.tags.get(ModelTag.ENVIRONMENT),
         gpus=int(gpus) if gpus is not None else default_gpus(adapter),
         artifact_uri=str(version.source) if argument else None,
         artifact_argument=argument,
@@ -201,12 +213,15 @@ def _unregistered(request: EvaluationRequest) -> ResolvedModel:
     assert request.adapter is not None, "a request has a model or an adapter"
     arguments = request.model_args
     name = arguments.get("pretrained") or arguments.get("model") or arguments.get("model_version") or request.adapter
+    if len(name) > _LABEL_LIMIT:
+        name = f"…{name[1 - _LABEL_LIMIT :]}"
     return ResolvedModel(
         label=name,
         name=name,
         version=None,
         adapter=request.adapter,
         model_args=dict(arguments),
+        environment=request.environment,
         gpus=request.gpus if request.gpus is not None else default_gpus(request.adapter),
     )
 

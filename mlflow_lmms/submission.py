@@ -5,24 +5,27 @@ What cannot work is refused here, before anything exists: unknown model or task,
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_lmms.catalogue import Catalogue
-from mlflow_lmms.errors import InvalidRequestError, NotAllowedError, UnavailableError
+from mlflow_lmms.errors import InvalidRequestError, NotAllowedError, StorageFullError, UnavailableError
 from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
 from mlflow_lmms.evaluation_queue import Box, EvaluationQueue
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.lifecycle import Lifecycle
-from mlflow_lmms.model_arguments import format_model_arguments, refuse_remote_code
+from mlflow_lmms.model_arguments import format_model_arguments, refuse_remote_code, refuse_secrets
 from mlflow_lmms.names import Artifact, Tag
 from mlflow_lmms.registry import resolve_model
 from mlflow_lmms.request import EvaluationRequest
@@ -31,6 +34,7 @@ from mlflow_lmms.states import State
 from mlflow_lmms.work_order import ResolvedModel
 
 _ONE_PART = "0"
+_RUN_NAME_LIMIT = 250
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,21 @@ class Submission:
 
         Raises:
             InvalidRequestError, NotFoundError: what is wrong with the request, before anything exists.
-            UnavailableError: the queue server or MLflow does not answer.
+            UnavailableError: the queue server, the database or MLflow does not answer.
+            StorageFullError: no space is left for the new run.
         """
         tasks, model = self.check(request)
         self._queue.ping()
-        warnings = tuple(self._warnings(request, model))
+        self._store.ping()
+        warnings = self._warnings(model)
         experiment_id = self._experiment(request, on_new_experiment)
         evaluation = self._create(request, model, tasks, experiment_id, by)
         self._lifecycle.mirror(evaluation)
-        self._lifecycle.enqueue(evaluation)
-        return Submitted(evaluation.run_id, experiment_id, warnings)
+        try:
+            self._lifecycle.enqueue(evaluation)
+        except UnavailableError as error:  # the run is there, and the reaper queues it when the queue server is back
+            warnings.append(f"the run waits until the queue server is back: {error}")
+        return Submitted(evaluation.run_id, experiment_id, tuple(warnings))
 
     def check(self, request: EvaluationRequest) -> tuple[list[str], ResolvedModel]:
         """The leaf tasks and the model of a request.
@@ -109,16 +118,16 @@ class Submission:
         model = resolve_model(self._client, request)
         format_model_arguments(model.model_args)
         format_model_arguments(request.gen_kwargs)
+        refuse_secrets(model.model_args)
         if not self._settings.trust_remote_code:
             refuse_remote_code(model.model_args)
         return tasks, model
 
-    def _warnings(self, request: EvaluationRequest, model: ResolvedModel) -> list[str]:
-        able = [box for box in self._queue.boxes() if _can_run(box, request, model)]
-        if able:
+    def _warnings(self, model: ResolvedModel) -> list[str]:
+        if any(_can_run(box, model) for box in self._queue.boxes()):
             return []
         need = "a CPU slot" if model.gpus == 0 else f"{model.gpus} GPU{'s' if model.gpus > 1 else ''}"
-        where = f" with the environment {request.environment!r}" if request.environment else ""
+        where = f" with the environment {model.environment!r}" if model.environment else ""
         return [f"no worker with {need}{where} is listening: the run waits until one starts (`mlflow-lmms worker`)"]
 
     def _experiment(self, request: EvaluationRequest, on_new: Callable[[str], None] | None) -> str:
@@ -128,9 +137,10 @@ class Submission:
         try:
             experiment_id = str(self._client.create_experiment(name))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise NotAllowedError(f"experiment {name!r} could not be created: {error.message}") from None
-            return self._experiment(request, on_new)
+            if error.error_code == "RESOURCE_ALREADY_EXISTS":
+                return self._experiment(request, on_new)
+            refused = InvalidRequestError if error.error_code == "INVALID_PARAMETER_VALUE" else NotAllowedError
+            raise refused(f"experiment {name!r} could not be created: {error.message}") from None
         if on_new is not None:
             on_new(experiment_id)
         return experiment_id
@@ -139,8 +149,9 @@ class Submission:
         self, request: EvaluationRequest, model: ResolvedModel, tasks: list[str], experiment_id: str, by: str | None
     ) -> Evaluation:
         suite = request.suite or suite_name(request.tasks)
-        name = request.run_name or f"{model.label} · {suite}"
-        run_id = self._create_run(request, model, tasks, experiment_id, name, suite, by)
+        name = (request.run_name or f"{model.label} · {suite}")[:_RUN_NAME_LIMIT]
+        tags = run_tags(request, model, tasks, suite) | ({Tag.CREATED_BY: by, "mlflow.user": by} if by else {})
+        run_id = self._create_run(experiment_id, name, tags)
         evaluation = Evaluation(
             run_id=run_id,
             experiment_id=experiment_id,
@@ -159,39 +170,39 @@ class Submission:
             tasks=tuple(_new_task(task) for task in tasks),
             parts=(PartStatus(_ONE_PART, model.gpus, 0, None, None, (), None, None),),
         )
-        self._store.add(evaluation)
+        try:
+            self._describe_run(evaluation)
+            self._store.add(evaluation)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            with suppress(MlflowException):
+                self._client.delete_run(run_id)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFullError(f"no space is left for the new run's files: {error}; make room") from None
+            raise UnavailableError(f"the new run could not be stored: {error}") from None
         return evaluation
 
-    def _create_run(
-        self,
-        request: EvaluationRequest,
-        model: ResolvedModel,
-        tasks: list[str],
-        experiment_id: str,
-        name: str,
-        suite: str,
-        by: str | None,
-    ) -> str:
-        tags = run_tags(request, model, tasks, suite)
-        if by is not None:
-            tags |= {Tag.CREATED_BY: by, "mlflow.user": by}
+    def _create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> str:
         try:
             run_id = str(self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
             # A run without rows is RUNNING for ever if this process dies here; SCHEDULED first, rows next.
             self._client.update_run(run_id, status="SCHEDULED")
-            self._client.log_batch(run_id, params=[Param(k, v) for k, v in run_params(request, model, tasks).items()])
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / Path(Artifact.REQUEST).name
-                content = {
-                    "request": request.model_dump(mode="json"),
-                    "model": model.model_dump(mode="json"),
-                    "tasks": tasks,
-                }
-                file.write_text(json.dumps(content, indent=1), encoding="utf-8")
-                self._store_artifact(run_id, file, Artifact.ROOT)
         except MlflowException as error:
             raise UnavailableError(f"MLflow did not take the new run: {error.message}") from None
         return run_id
+
+    def _describe_run(self, evaluation: Evaluation) -> None:
+        tasks = [task.task for task in evaluation.tasks]
+        params = run_params(evaluation.request, evaluation.resolved, tasks)
+        self._client.log_batch(evaluation.run_id, params=[Param(key, value) for key, value in params.items()])
+        content = {
+            "request": evaluation.request.model_dump(mode="json"),
+            "model": evaluation.resolved.model_dump(mode="json"),
+            "tasks": tasks,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / Path(Artifact.REQUEST).name
+            file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            self._store_artifact(evaluation.run_id, file, Artifact.ROOT)
 
 
 def run_tags(request: EvaluationRequest, model: ResolvedModel, tasks: list[str], suite: str) -> dict[str, str]:
@@ -238,12 +249,12 @@ def run_params(request: EvaluationRequest, model: ResolvedModel, tasks: list[str
 
 def suite_name(tasks: tuple[str, ...]) -> str:
     """A name for tasks that were asked for without one: the only one, or the first and how many more."""
-    return tasks[0] if len(tasks) == 1 else f"{tasks[0]} +{len(tasks) - 1}"
+    return tasks[0] if len(tasks) == 1 else f"{tasks[0][:240]} +{len(tasks) - 1}"
 
 
 def _new_task(task: str) -> TaskStatus:
     return TaskStatus(task, _ONE_PART, State.QUEUED, 1, 0, None, None, None, None, None, None, None, None)
 
 
-def _can_run(box: Box, request: EvaluationRequest, model: ResolvedModel) -> bool:
-    return box.can_run(model.gpus) and (request.environment is None or request.environment in box.environments)
+def _can_run(box: Box, model: ResolvedModel) -> bool:
+    return box.can_run(model.gpus) and (model.environment is None or model.environment in box.environments)

@@ -30,6 +30,7 @@ class ResolvedModel(BaseModel):
     parent_run_id: str | None = None
     logged_model_id: str | None = None
     content: str | None = None
+    environment: str | None = None
 
     @property
     def registered(self) -> bool:
