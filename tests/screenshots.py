@@ -16,6 +16,10 @@ from browser import Theme, WatchedPage, chromium
 from playwright.sync_api import Browser
 
 _WIDTHS = (1440, 390)
+_LOAD_PICTURES = """Promise.all([...document.images].map(image => {
+  image.loading = "eager";
+  return image.decode();
+}))"""
 _THEMES: tuple[Theme, ...] = ("light", "dark")
 
 
@@ -47,9 +51,7 @@ def take(browser: Browser, server: str, folder: Path) -> list[str]:
             for name, path in pages(server).items():
                 watched = WatchedPage(browser, width=width, theme=theme)
                 watched.page.goto(f"{server}{path}")
-                watched.page.wait_for_function("document.readyState === 'complete'")
-                watched.page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
-                watched.page.wait_for_function("[...document.images].every(image => image.complete)")
+                watched.page.evaluate(_LOAD_PICTURES)
                 watched.page.wait_for_timeout(700)  # for live events, of which nobody knows the last
                 shot = f"{name}-{theme}-{width}"
                 watched.page.screenshot(path=folder / f"{shot}.png", full_page=True)
