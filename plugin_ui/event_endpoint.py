@@ -111,15 +111,16 @@ class EventEndpoint:
         follow = self._hub.follow(subscription.key, subscription.after, ended=subscription.ended)
         async with contextlib.aclosing(follow) as batches:
             async for frames in batches:
-                if subscription.experiment_id and not await self._may_read(subscription, subscription.experiment_id):
+                if subscription.experiment_id and not await self.may_read(subscription, subscription.experiment_id):
                     return
                 yield [
                     frame
                     for frame in frames
-                    if frame.experiment_id is None or await self._may_read(subscription, frame.experiment_id)
+                    if frame.experiment_id is None or await self.may_read(subscription, frame.experiment_id)
                 ]
 
-    async def _may_read(self, subscription: Subscription, experiment_id: str) -> bool:
+    async def may_read(self, subscription: Subscription, experiment_id: str) -> bool:
+        """Whether the subscriber may read an experiment, as asked at most a minute ago."""
         if subscription.username is None:
             return True
         if time.monotonic() - subscription.asked_at > _ASK_AGAIN_S:
