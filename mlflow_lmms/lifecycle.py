@@ -96,6 +96,8 @@ class Lifecycle:
                 f"token {claim.token} of part {claim.part} is not newer than {part.token}",
                 minimum_token=self.store.largest_token() + 1,
             )
+        if evaluation.active_tasks(claim.part):
+            self.lose(evaluation, part)  # whoever holds the newer lease proves that the former owner is gone
         tasks = self.store.claim(
             claim.run_id, claim.part, token=claim.token, box=claim.box, slot=claim.slot, devices=claim.gpus
         )
