@@ -30,22 +30,9 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[
 
 #: Adapters that compute elsewhere, or on the CPU: they must not hold a GPU.
 _WITHOUT_GPU = frozenset(
-    {
-        "async_openai",
-        "async_openai_compatible",
-        "batch_gpt4",
-        "claude",
-        "dummy",
-        "gemini_api",
-        "generation_api",
-        "gpt4o_audio",
-        "gpt4v",
-        "openai",
-        "openai_compatible",
-        "qwen_vl_api",
-        "reka",
-        "srt_api",
-    }
+    """async_openai async_openai_compatible async_openai_compatible_chat batch_gpt4 claude dummy dummy_video_reader
+    from_log gemini gemini_api generation_api gpt4o_audio gpt4v litellm litellm_chat litellm_compatible openai
+    openai_compatible openai_compatible_chat qwen_vl_api reka srt_api""".split()  # noqa: SIM905 (a list to read)
 )
 
 
