@@ -75,8 +75,11 @@ def _header(path: Path) -> Counter[str]:
 
 def _modalities(config: Path) -> tuple[str, ...]:
     try:
-        keys = " ".join(json.loads(config.read_text(encoding="utf-8")))
+        content = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ()
+    if not isinstance(content, dict):
+        return ()
+    keys = " ".join(content)
     seen = [name for name, word in (("image", "vision"), ("video", "video"), ("audio", "audio")) if word in keys]
     return ("text", *seen)
