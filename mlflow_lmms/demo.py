@@ -86,6 +86,6 @@ def _registered(client: MlflowClient, name: str, content: str | None) -> str | N
     return max((str(version.version) for version in versions), key=int, default=None)
 
 
-def submit_all(client: Client, uris: Mapping[str, bool]) -> list[str]:
-    """Ask for an evaluation of each model on the whole benchmark; return the run ids."""
-    return [str(client.submit(model=uri, tasks=[SUITE])["run_id"]) for uri in uris]
+def submit_all(client: Client, uris: Mapping[str, bool], limit: int | None = None) -> list[str]:
+    """Ask for an evaluation of each model on the benchmark, or on `limit` documents a task; return the run ids."""
+    return [str(client.submit(model=uri, tasks=[SUITE], limit=limit)["run_id"]) for uri in uris]

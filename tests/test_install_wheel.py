@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,3 +91,20 @@ def test_commands_start_beside_files_that_are_called_like_ours(command: str, ins
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong file was imported')\n")
     code = f"from mlflow_lmms.cli.main import main; main({command.split()!r})"
     assert python(installed, code, tmp_path)
+
+
+@pytest.mark.lmms_eval
+def test_the_demo_runs_from_the_wheel_in_an_empty_folder_twice(installed: Path, tmp_path: Path) -> None:
+    code = "from mlflow_lmms.cli.main import main; main(['demo', '--exit', '--port', '0', '--limit', '8'])"
+    first = python(installed, code, tmp_path)
+    assert first.count("trained and registered") == 3
+    for model in ("nearest-centroid", "logistic-regression", "k-nearest-neighbours"):
+        for task in ("digits_vqa", "digits_parity", "digits_sum", "digits_robust"):
+            assert re.search(rf"✓ digits-{model} v1 · {task}  finished", first), f"{model} on {task}"
+        assert re.search(rf"digits-{model} v1 +[01]\.\d\d( +[01]\.\d{{3}} \[[^]]+\] [=#]\d){{4}}", first), model
+    assert re.search(r"• digits-\S+ v1 (and digits-\S+ v1 tie|beats)", first)
+    assert "submit --adapter" in first
+    again = python(installed, code, tmp_path)
+    assert again.count("already registered") == 3
+    assert re.search(r"✓ digits-nearest-centroid v1 · digits_robust  finished", again)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow-lmms-data"]

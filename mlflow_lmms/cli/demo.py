@@ -28,8 +28,17 @@ _FAILED = 1
 @stack_options
 @click.option("--exit", "exit_after", is_flag=True, help="End after the leaderboard instead of serving on.")
 @click.option("--browser/--no-browser", default=True, help="Open the first evaluation where there is a display.")
+@click.option("--limit", type=click.IntRange(1), help="Documents per task, for a quick look.  [default: all]")
 @click.pass_context
-def demo(context: click.Context, /, port: int, data_folder: Path | None, exit_after: bool, browser: bool) -> None:
+def demo(
+    context: click.Context,
+    /,
+    port: int,
+    data_folder: Path | None,
+    exit_after: bool,
+    browser: bool,
+    limit: int | None,
+) -> None:
     """Show it all on this machine: train three small models, evaluate them, rank them, keep serving."""
     from mlflow_lmms.demo import SUITE, check_installed, with_digits
 
@@ -41,10 +50,12 @@ def demo(context: click.Context, /, port: int, data_folder: Path | None, exit_af
         greet(stack)
         os.environ.update(stack.client_environment)
         client = Client(stack.url)
-        run_ids = _evaluate(client, stack, out, open_browser=browser and not exit_after)
+        run_ids = _evaluate(client, stack, out, limit)
+        if browser and not exit_after:
+            _open_browser(stack, run_ids[0])
         ended = follow(client, run_ids, out)
         out.print()
-        print_board(client.leaderboard(suite=SUITE), out)
+        print_board(client.leaderboard(suite=SUITE, partial=limit is not None), out)
         if any(failed(evaluation) for evaluation in ended):
             _say_why(ended, out, stack)
             context.exit(_FAILED)
@@ -55,19 +66,27 @@ def demo(context: click.Context, /, port: int, data_folder: Path | None, exit_af
         serve()
 
 
-def _evaluate(client: Client, stack: LocalStack, out: Console, *, open_browser: bool) -> list[str]:
+def _evaluate(client: Client, stack: LocalStack, out: Console, limit: int | None) -> list[str]:
     from mlflow_lmms.demo import SUITE, register_models, submit_all, train_models
 
     trained = train_models(stack.folder / "digits-models")
     uris = register_models(registry_client(stack.url), trained)
     for uri, new in uris.items():
         out.print(f"{'trained and registered' if new else 'already registered':<22} {uri}", highlight=False)
-    run_ids = submit_all(client, uris)
-    first = f"{pages(stack.url)['Evaluations']}/{run_ids[0]}"
+    run_ids = submit_all(client, uris, limit)
+    first = _page(stack, run_ids[0])
     out.print(f"queued {len(run_ids)} evaluations on {SUITE!r}; watch the first live: {first}\n", highlight=False)
-    if open_browser and any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
-        webbrowser.open(first)
     return run_ids
+
+
+def _open_browser(stack: LocalStack, run_id: str) -> None:
+    # Without a display a browser of the terminal would take this terminal over.
+    if any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        webbrowser.open(_page(stack, run_id))
+
+
+def _page(stack: LocalStack, run_id: str) -> str:
+    return f"{pages(stack.url)['Evaluations']}/{run_id}"
 
 
 def _say_why(ended: list[dict[str, Any]], out: Console, stack: LocalStack) -> None:
@@ -84,7 +103,7 @@ def _say_why(ended: list[dict[str, Any]], out: Console, stack: LocalStack) -> No
 
 def _say_where(client: Client, stack: LocalStack, run_ids: list[str], out: Console) -> None:
     out.print("\n[bold]Look at it[/]")
-    links = {**pages(stack.url), "One evaluation": f"{pages(stack.url)['Evaluations']}/{run_ids[0]}"}
+    links = {**pages(stack.url), "One evaluation": _page(stack, run_ids[0])}
     for title, url in links.items():
         out.print(f"  {title:<15} {url}", highlight=False)
     program = "mlflow-lmms" if shutil.which("mlflow-lmms") else str(Path(sys.argv[0]).absolute())
