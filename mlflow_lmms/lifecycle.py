@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlflow_lmms.errors import ConflictError, InvalidRequestError, StaleTokenError, UnavailableError
 from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
-from mlflow_lmms.evaluation_queue import EvaluationQueue
+from mlflow_lmms.evaluation_queue import EvaluationQueue, job_id
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.live_events import EventLog
 from mlflow_lmms.model_arguments import format_model_arguments
@@ -96,8 +96,8 @@ class Lifecycle:
                 f"token {claim.token} of part {claim.part} is not newer than {part.token}",
                 minimum_token=self.store.largest_token() + 1,
             )
-        if evaluation.active_tasks(claim.part):
-            self.lose(evaluation, part)  # whoever holds the newer lease proves that the former owner is gone
+        if evaluation.active_tasks(claim.part) and self._holds_lease(claim):
+            self.lose(evaluation, part)  # a part has one lease: the former owner is gone
         tasks = self.store.claim(
             claim.run_id, claim.part, token=claim.token, box=claim.box, slot=claim.slot, devices=claim.gpus
         )
@@ -105,6 +105,10 @@ class Lifecycle:
             raise ConflictError(f"part {claim.part} of run {claim.run_id} has nothing left to run")
         evaluation = self._after_move(claim.run_id, tasks, Owner(claim.run_id, claim.part, claim.token))
         return self._order(evaluation, claim, tasks)
+
+    def _holds_lease(self, claim: Claim) -> bool:
+        lease = self.queue.leases().get(job_id(claim.run_id, claim.part))
+        return lease is not None and lease.token == claim.token
 
     def _order(self, evaluation: Evaluation, claim: Claim, tasks: list[str]) -> WorkOrder:
         request = evaluation.request

@@ -501,15 +501,3 @@ def test_a_run_that_a_user_ended_is_not_opened_again_by_its_worker(services: Ser
     services.lifecycle.recording(owner, "ai2d")
     services.lifecycle.task_finished(owner, "ai2d", samples=1, metric=None, score=None)
     assert shown(services, run_id).info.status == "FINISHED"
-
-
-def test_a_newer_claim_takes_over_from_an_owner_that_is_gone(services: Services) -> None:
-    run_id = submit(services)
-    gone = claim(services, run_id)
-    finish(services, gone, TASKS[0])
-    services.lifecycle.started(gone, TASKS[1])
-    order = services.lifecycle.claim(a_claim(run_id, services.queue.next_token()))
-    assert order.tasks == (TASKS[1],)
-    assert order.attempt == 2
-    with pytest.raises(StaleTokenError):
-        services.lifecycle.recording(gone, TASKS[1])

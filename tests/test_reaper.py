@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.errors import StaleTokenError, UnavailableError
 from mlflow_lmms.evaluation_queue import LEASES_KEY, job_id
 from mlflow_lmms.lifecycle import LOST_RETRIES, Claim, Lifecycle, Owner
 from mlflow_lmms.names import Tag
@@ -347,3 +347,15 @@ def test_nobody_is_lost_while_the_queue_server_is_away(services: Services, own_v
     assert reaper.tick() == []
     assert world.state(run_id) == State.RUNNING
     world.redis.close()
+
+
+def test_a_newer_lease_takes_over_at_once_from_an_owner_that_is_gone(world: World) -> None:
+    run_id = world.submit()
+    lease, gone = world.work()
+    world.services.lifecycle.started(gone, "ai2d")
+    world.book.release(lease.job_id, lease.token)  # what the box does when a slot has died
+    _, owner = world.work()
+    assert world.services.store.get(run_id).task("ai2d").attempt == 2
+    with pytest.raises(StaleTokenError):
+        world.services.lifecycle.recording(gone, "ai2d")
+    world.services.lifecycle.started(owner, "ai2d")
