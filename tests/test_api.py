@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from evaluation_world import EVIL, Seeded
+from evaluation_world import Seeded
 from flask.testing import FlaskClient
+from runner_output import EVIL
 
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.live_events import EventLog

@@ -6,8 +6,9 @@ import re
 from html import escape
 
 import pytest
-from evaluation_world import EVIL, EvaluationWorld, Seeded, enter
+from evaluation_world import EvaluationWorld, Seeded, enter
 from flask.testing import FlaskClient
+from runner_output import EVIL
 
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.states import State
