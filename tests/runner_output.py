@@ -1,4 +1,4 @@
-"""Results as the runner writes them (runner protocol 1), over scikit-learn's handwritten digits. No lmms-eval runs."""
+"""Results as the runner writes them (protocol 1), over scikit-learn's handwritten digits. No lmms-eval runs here."""
 
 from __future__ import annotations
 
