@@ -69,14 +69,16 @@ class Catalogue:
             yield name
         elif name in self.tags:
             yield from self.tags[name]
-        elif self.complete or inside:
-            raise InvalidRequestError(self._unknown(name))
+        elif self.complete:
+            raise InvalidRequestError(self._unknown(name, inside))
         else:
             yield name
 
-    def _unknown(self, name: str) -> str:
-        known = [*self.tasks, *self.groups, *self.tags]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    def _unknown(self, name: str, inside: tuple[str, ...]) -> str:
+        if inside:
+            return f"group {inside[-1]!r} names {name!r}, which is no task, group or tag: ask for other tasks of it"
+        known = {known.lower(): known for known in (*self.tasks, *self.groups, *self.tags)}
+        near = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
         hint = f"; did you mean {', '.join(near)}?" if near else "; `mlflow-lmms tasks` lists all"
         return f"lmms-eval has no task, group or tag {name!r}{hint}"
 
@@ -105,13 +107,14 @@ def read_catalogue(task_folders: Sequence[Path]) -> Catalogue:
     Raises:
         ConfigurationError: a task folder that is not there.
     """
+    for folder in task_folders:
+        if not folder.is_dir():
+            raise ConfigurationError(f"task folder {folder} is not a folder: correct MLFLOW_LMMS_TASK_FOLDERS")
     installed = installed_tasks_folder()
     catalogue = Catalogue(complete=installed is not None)
     if installed is not None:
         _add_folder(catalogue, installed, own=False)
     for folder in task_folders:
-        if not folder.is_dir():
-            raise ConfigurationError(f"task folder {folder} is not a folder: correct MLFLOW_LMMS_TASK_FOLDERS")
         _add_folder(catalogue, folder, own=True)
     return catalogue
 
@@ -127,13 +130,13 @@ def _read(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
     """One YAML file with its `include`s merged in; empty when it is no mapping or cannot be read."""
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)  # noqa: S506 (a safe loader's subclass)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     if not isinstance(config, dict):
         return {}
     merged: dict[str, Any] = {}
     includes = config.pop("include", None)
-    for include in [includes] if isinstance(includes, str) else includes or []:
+    for include in _listed(includes):
         target = (path.parent / include).resolve()
         if target not in including:
             merged.update(_read(target, (*including, path.resolve())))
@@ -143,8 +146,7 @@ def _read(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
 def _add(catalogue: Catalogue, config: Mapping[str, Any], path: Path, *, own: bool) -> None:
     task = config.get("task")
     if isinstance(task, list) and isinstance(config.get("group"), str):
-        members = tuple(_member(catalogue, item, path, own=own) for item in task)
-        catalogue.groups[config["group"]] = tuple(name for name in members if name)
+        catalogue.groups[config["group"]] = tuple(_members(catalogue, task, path, own=own))
     elif isinstance(task, str):
         tags = (*_listed(config.get("tag")), *_listed(config.get("group")))
         catalogue.tasks[task] = CatalogueTask(
@@ -161,16 +163,15 @@ def _add(catalogue: Catalogue, config: Mapping[str, Any], path: Path, *, own: bo
                 members_of_tag.append(task)
 
 
-def _member(catalogue: Catalogue, item: Any, path: Path, *, own: bool) -> str | None:
-    if isinstance(item, str):
-        return item
-    if isinstance(item, dict):
-        name = item.get("group") if isinstance(item.get("task"), list) else item.get("task")
-        if isinstance(name, str):
-            if name not in catalogue.tasks:
+def _members(catalogue: Catalogue, items: Sequence[Any], path: Path, *, own: bool) -> Iterator[str]:
+    for item in items:
+        task = item.get("task") if isinstance(item, dict) else item
+        if isinstance(task, list):  # a group inside this one: its name is no name to ask for, other groups use it too
+            yield from _members(catalogue, task, path, own=own)
+        elif isinstance(task, str):
+            if isinstance(item, dict) and task not in catalogue.tasks:
                 _add(catalogue, item, path, own=own)
-            return name
-    return None
+            yield task
 
 
 def _listed(value: Any) -> tuple[str, ...]:
