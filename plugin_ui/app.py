@@ -7,6 +7,7 @@ from functools import partial
 
 from flask import Blueprint, Flask
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp
 
 from mlflow_lmms.errors import LmmsError, NotFoundError
@@ -27,14 +28,13 @@ from plugin_ui import (
     startup,
 )
 from plugin_ui.artifact_files import ArtifactFiles
-from plugin_ui.asgi import FrontApp
+from plugin_ui.asgi import LARGEST_BODY, FrontApp
 from plugin_ui.event_endpoint import EventEndpoint
 from plugin_ui.event_hub import EventHub
 from plugin_ui.origin_guard import OriginGuard
 from plugin_ui.reaper_thread import ReaperThread
 
 EXTENSION = "lmms"
-_LARGEST_REQUEST = 64 * 2**20
 
 
 def create_app() -> ASGIApp:
@@ -46,6 +46,8 @@ def create_app() -> ASGIApp:
         return _server(settings)
     except (LmmsError, MlflowException) as error:
         startup.refuse(error.message)
+    except (SQLAlchemyError, OSError) as error:
+        startup.refuse(f"{type(error).__name__}: {error}")
 
 
 def web_app(services: Services, secret: str | None, *blueprints: Blueprint) -> Flask:
@@ -57,7 +59,7 @@ def web_app(services: Services, secret: str | None, *blueprints: Blueprint) -> F
         blueprints: the pages; each view declares its permission.
     """
     app = Flask("plugin_ui", static_folder=None)
-    app.config.update(MAX_CONTENT_LENGTH=_LARGEST_REQUEST, TRAP_BAD_REQUEST_ERRORS=False)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.extensions[EXTENSION] = services
     app.before_request(authentication.gate)
     mlflow_server.follow_workspaces(app)

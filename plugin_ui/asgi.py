@@ -7,7 +7,6 @@ a request, and what starts and stops with the server process.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from types import FrameType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from plugin_ui.asgi_answers import refuse
 from plugin_ui.authentication import remember_caller
 from plugin_ui.event_endpoint import PATH as EVENTS_PATH
 from plugin_ui.event_endpoint import EventEndpoint
@@ -23,6 +23,7 @@ from plugin_ui.event_hub import EventHub
 from plugin_ui.origin_guard import Headers, OriginGuard, is_loopback, read_headers
 
 OUR_PATH = "/lmms"
+LARGEST_BODY = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,20 @@ class FrontApp:
         path = self._our_path(scope)
         headers = read_headers(scope["headers"])
         if reason := self._refused(scope, headers, path):
-            await _forbid(scope, receive, send, reason)
+            await refuse(scope, receive, send, 403, "NotAllowedError", reason)
             return
         await remember_caller(headers.get("authorization", ""))
         if path is None:
             await self.mlflow_app(scope, receive, send)
         elif path.startswith(EVENTS_PATH):
             await self.events.serve(path, scope, receive, send)
-        elif scope["type"] == "http":
+        elif scope["type"] == "websocket":
+            await refuse(scope, receive, send, 404, "NotFoundError", f"there is no WebSocket under {path}")
+        elif bad := _bad_length(headers):
+            await refuse(scope, receive, send, bad[0], "InvalidRequestError", bad[1])
+        else:
             root = scope.get("root_path", "") + self.prefix
             await self.our_app({**scope, "root_path": root}, receive, send)
-        else:
-            await _forbid(scope, receive, send, f"there is no WebSocket under {path}")
 
     def _our_path(self, scope: Scope) -> str | None:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -119,12 +122,11 @@ def _before_termination(end_streams: Callable[[], None]) -> None:
         signal.signal(number, stop)
 
 
-async def _forbid(scope: Scope, receive: Receive, send: Send, reason: str) -> None:
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1008, "reason": reason[:120]})
-        return
-    body = json.dumps({"error": {"message": reason, "class": "NotAllowedError"}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _bad_length(headers: Headers) -> tuple[int, str] | None:
+    """Why a body is refused before it is read: the bridge to Flask holds all of it in memory."""
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers:
+        return 411, "expected a body of stated length (Content-Length), got one in chunks"
+    if not length.isdecimal() or int(length) > LARGEST_BODY:
+        return 413, f"expected at most {LARGEST_BODY} bytes, got {length[:20]}"
+    return None

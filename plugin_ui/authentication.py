@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import timedelta
+from typing import Any
 from urllib.parse import quote
 
 import flask_login
@@ -138,11 +139,15 @@ def _caller_of_mlflow_request() -> SignedInUser | None:
     memory = _memory()
     key = f"{request.headers.get('Authorization', '')}\n{request.headers.get('Cookie', '')}"
     if key not in memory:
-        ours: Flask = current_app.extensions[_OUR_APP]
-        with ours.request_context(request.environ):
-            user = flask_login.current_user
-            memory[key] = user._get_current_object() if user.is_authenticated else None
+        # In a context of its own: leaving our request must not end what MLflow has bound to its own (the workspace).
+        memory[key] = copy_context().run(_ask_our_app, current_app.extensions[_OUR_APP], request.environ)
     return memory[key]
+
+
+def _ask_our_app(app: Flask, environ: dict[str, Any]) -> SignedInUser | None:
+    with app.request_context(environ):
+        user = flask_login.current_user
+        return user._get_current_object() if user.is_authenticated else None
 
 
 def _user_of_session(session_id: str) -> SignedInUser | None:

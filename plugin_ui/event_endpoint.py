@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import json
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -26,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from mlflow_lmms.errors import InvalidRequestError, LmmsError, NotFoundError
 from mlflow_lmms.live_events import FEED_KEY, stream_key
 from plugin_ui import mlflow_server, permissions
+from plugin_ui.asgi_answers import refuse
 from plugin_ui.event_frames import Frame
 from plugin_ui.event_hub import START, EventHub
 from plugin_ui.origin_guard import read_headers
@@ -79,9 +79,9 @@ class EventEndpoint:
                 raise InvalidRequestError(f"live events are read with GET, got {scope['method']}")
             subscription = await self._in_thread(self._admit, path, scope)
         except LmmsError as error:
-            await _refuse(scope, receive, send, error.http_status, type(error).__name__, error.message)
+            await refuse(scope, receive, send, error.http_status, type(error).__name__, error.message)
         except MlflowException as error:
-            await _refuse(scope, receive, send, mlflow_server.http_status(error), "MlflowException", error.message)
+            await refuse(scope, receive, send, mlflow_server.http_status(error), "MlflowException", error.message)
         else:
             stream = _serve_websocket if is_websocket else _serve_events
             async with contextlib.aclosing(self._follow(subscription)) as batches:
@@ -191,16 +191,3 @@ async def _until_gone(writing: Awaitable[None], receive: Receive, gone: str) -> 
         # What a broken connection raises while it is written to says only that the client is gone.
         if isinstance(result, Exception) and not isinstance(result, OSError | TimeoutError):
             raise result
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, kind: str, message: str) -> None:
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1008, "reason": message[:120]})
-        return
-    body = json.dumps({"error": {"message": message, "class": kind}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
-    if status == 401 and b"sec-fetch-mode" not in dict(scope["headers"]):
-        headers.append((b"www-authenticate", b'Basic realm="mlflow"'))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from mlflow_process import BOB, MlflowProcess
+from mlflow_process import ADMIN, BOB, MlflowProcess
 from starlette.types import ASGIApp
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -219,3 +219,40 @@ def test_the_tabs_script_is_added_once(open_server: MlflowProcess) -> None:
     assert int(first.headers["Content-Length"]) == len(first.content)
     again = requests.get(f"{open_server.url}/", headers={"If-None-Match": first.headers["ETag"]}, timeout=60)
     assert again.status_code == 304
+
+
+def test_a_body_is_refused_before_it_is_read(open_server: MlflowProcess) -> None:
+    url = f"{open_server.url}/lmms/api/v1/evaluations"
+    with requests.Session() as session:
+        request = session.prepare_request(requests.Request("POST", url, headers={"Content-Length": str(2**40)}))
+        request.headers["Content-Length"] = str(2**40)
+        assert session.send(request, timeout=30).status_code == 413
+    answer = requests.post(url, data=iter([b"{}"]), timeout=30)
+    assert (answer.status_code, answer.json()["error"]["class"]) == (411, "InvalidRequestError")
+
+
+def test_workspaces_are_kept_apart(tmp_path_factory: pytest.TempPathFactory, valkey: str) -> None:
+    server = MlflowProcess(
+        tmp_path_factory.mktemp("workspaces"), valkey, auth=True, environ={"MLFLOW_ENABLE_WORKSPACES": "true"}
+    ).start()
+    try:
+        team = requests.Session()
+        team.auth = ADMIN
+        team.headers["X-MLFLOW-WORKSPACE"] = "team-a"
+        root = f"{server.url}/api/2.0/mlflow"
+        workspaces = f"{server.url}/api/3.0/mlflow/workspaces"
+        requests.post(workspaces, json={"name": "team-a"}, auth=ADMIN, timeout=30).raise_for_status()
+        made = team.post(f"{root}/experiments/create", json={"name": "of team a"}, timeout=30)
+        assert made.status_code == 200, made.text
+        run = team.post(f"{root}/runs/create", json=made.json(), timeout=30).json()["run"]["info"]["run_id"]
+        EventLog(valkey).append(run, "state", {"state": "queued"})
+        events = f"{server.url}/lmms/events/runs/{run}"
+        asked = {"headers": {"X-MLFLOW-WORKSPACE": "team-a"}}, {"params": {"workspace": "team-a"}}
+        for inside in asked:
+            with requests.get(events, auth=ADMIN, stream=True, timeout=30, **inside) as answer:  # type: ignore[arg-type]
+                assert answer.status_code == 200
+        for outside in ({}, {"headers": {"X-MLFLOW-WORKSPACE": "nobodys"}}):
+            answer = requests.get(events, auth=ADMIN, stream=True, timeout=30, **outside)  # type: ignore[arg-type]
+            assert answer.status_code == 404
+    finally:
+        server.stop()
