@@ -59,7 +59,12 @@ def demo(
         if any(failed(evaluation) for evaluation in ended):
             _say_why(ended, out, stack)
             context.exit(_FAILED)
-        _say_where(client, stack, run_ids, out)
+        if exit_after:
+            again = f"mlflow-lmms up --data-folder {stack.folder}"
+            out.print(f"\nEverything is kept; look at it with: {again}", highlight=False, soft_wrap=True)
+        else:
+            _say_where(stack, run_ids[0], out)
+        _say_how(client, stack, out)
         if exit_after:
             return
         out.print("\nServing on; Ctrl-C stops everything.")
@@ -101,11 +106,14 @@ def _say_why(ended: list[dict[str, Any]], out: Console, stack: LocalStack) -> No
     out.print(f"Logs: {stack.folder / 'logs'}", highlight=False)
 
 
-def _say_where(client: Client, stack: LocalStack, run_ids: list[str], out: Console) -> None:
+def _say_where(stack: LocalStack, run_id: str, out: Console) -> None:
     out.print("\n[bold]Look at it[/]")
-    links = {**pages(stack.url), "One evaluation": _page(stack, run_ids[0])}
+    links = {**pages(stack.url), "One evaluation": _page(stack, run_id)}
     for title, url in links.items():
         out.print(f"  {title:<15} {url}", highlight=False)
+
+
+def _say_how(client: Client, stack: LocalStack, out: Console) -> None:
     program = "mlflow-lmms" if shutil.which("mlflow-lmms") else str(Path(sys.argv[0]).absolute())
     gpu = any(box.get("gpu_slots") for box in client.fleet().get("boxes", []))
     words = [
