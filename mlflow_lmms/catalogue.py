@@ -79,7 +79,7 @@ class Catalogue:
             return f"group {inside[-1]!r} names {name!r}, which is no task, group or tag: ask for other tasks of it"
         known = {known.lower(): known for known in (*self.tasks, *self.groups, *self.tags)}
         near = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
-        hint = f"; did you mean {', '.join(near)}?" if near else "; `mlflow-lmms tasks` lists all"
+        hint = f"; did you mean {', '.join(near)}?" if near else "; the page *New evaluation* searches all of them"
         return f"lmms-eval has no task, group or tag {name!r}{hint}"
 
     def search(self, text: str = "") -> list[CatalogueTask]:

@@ -91,6 +91,10 @@ class Lifecycle:
         if evaluation.cancel_requested:
             self._cancel_queued(evaluation)
             raise ConflictError(f"run {claim.run_id} is cancelled")
+        if (claim.token, claim.box, claim.slot) == (part.token, part.box, part.slot):
+            again = [task.task for task in evaluation.tasks_of(claim.part) if task.state == State.STARTING]
+            if again:  # the answer to this very claim was lost on its way
+                return self._order(evaluation, claim, again)
         if claim.token <= part.token:
             raise StaleTokenError(
                 f"token {claim.token} of part {claim.part} is not newer than {part.token}",
@@ -148,9 +152,10 @@ class Lifecycle:
         self, owner: Owner, task: str, *, samples: int, metric: str | None, score: float | None
     ) -> None:
         """The task's result stands in the MLflow run."""
+        self._check(owner)
+        self._on_result(self.store.get(owner.run_id), task)  # first: what fails here the worker repeats
         changes = {"samples": samples, "metric": metric, "score": score}
         self._move(owner, task, State.FINISHED, **changes, failure=None, message=None, log_tail=None)
-        self._on_result(self.store.get(owner.run_id), task)
 
     def task_failed(
         self, owner: Owner, task: str, failure: FailureClass, message: str, log_tail: str, *, retryable: bool

@@ -8,8 +8,10 @@ from collections.abc import Collection
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
 from sqlalchemy import delete, select
 
+from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.leaderboard import Score
@@ -27,8 +29,15 @@ class ScoreIndex:
         self._client = client
 
     def refresh(self, evaluation: Evaluation, _task: str = "") -> None:
-        """Read the run's metrics and put them in place of what the index held of it."""
-        run = self._client.get_run(evaluation.run_id)
+        """Read the run's metrics and put them in place of what the index held of it.
+
+        Raises:
+            UnavailableError: MLflow does not hand out the run.
+        """
+        try:
+            run = self._client.get_run(evaluation.run_id)
+        except MlflowException as error:
+            raise UnavailableError(f"the scores of run {evaluation.run_id} cannot be read: {error.message}") from None
         rows = _rows(run, evaluation)
         with self._store.session() as session, session.begin():
             session.execute(delete(ScoreRow).where(ScoreRow.run_id == evaluation.run_id))

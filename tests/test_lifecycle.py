@@ -501,3 +501,11 @@ def test_a_run_that_a_user_ended_is_not_opened_again_by_its_worker(services: Ser
     services.lifecycle.recording(owner, "ai2d")
     services.lifecycle.task_finished(owner, "ai2d", samples=1, metric=None, score=None)
     assert shown(services, run_id).info.status == "FINISHED"
+
+
+def test_a_claim_whose_answer_was_lost_is_answered_again(services: Services) -> None:
+    run_id = submit(services)
+    first = services.lifecycle.claim(a_claim(run_id, 7))
+    assert services.lifecycle.claim(a_claim(run_id, 7)) == first
+    with pytest.raises(StaleTokenError):
+        services.lifecycle.claim(a_claim(run_id, 7, slot="another"))
