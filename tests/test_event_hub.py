@@ -26,6 +26,15 @@ def run_id() -> str:
     return uuid.uuid4().hex
 
 
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """A queue server that the test may mistreat."""
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
 def play(url: str, scenario: Scenario, *, queue_size: int = 512) -> None:
     """Run a scenario on a hub of its own, 60 seconds at most."""
 
@@ -77,8 +86,10 @@ def test_a_reader_gets_history_and_news_once_and_in_order(valkey: str, run_id: s
     play(valkey, scenario)
 
 
-def test_many_readers_share_one_connection_and_each_line_is_encoded_once(valkey: str, run_id: str) -> None:
-    log = EventLog(valkey)
+def test_many_readers_share_one_connection_and_each_line_is_encoded_once(
+    own_valkey: EmbeddedRedis, run_id: str
+) -> None:
+    log = EventLog(own_valkey.url)
 
     async def scenario(hub: EventHub) -> None:
         readers = [asyncio.ensure_future(collect(hub.follow(stream_key(run_id), START), 50)) for _ in range(40)]
@@ -87,11 +98,11 @@ def test_many_readers_share_one_connection_and_each_line_is_encoded_once(valkey:
         got = await asyncio.gather(*readers)
         assert all(numbers(frames) == list(range(50)) for frames in got)
         assert len({id(frame) for frames in got for frame in frames}) == 50
-        with redis.Redis.from_url(valkey) as connection:
+        with redis.Redis.from_url(own_valkey.url) as connection:
             blocked = [client for client in connection.client_list() if client["cmd"] == "xread"]
         assert len(blocked) == 1
 
-    play(valkey, scenario)
+    play(own_valkey.url, scenario)
 
 
 async def joined(hub: EventHub, run_id: str, count: int) -> None:
@@ -206,15 +217,6 @@ def test_silence_is_an_empty_batch_and_closing_ends_the_stream(valkey: str, run_
         assert await patient == []
 
     play(valkey, scenario)
-
-
-@pytest.fixture
-def own_valkey(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    """A queue server that the test may mistreat."""
-    server = EmbeddedRedis(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 def server_pid(url: str) -> int:
