@@ -83,9 +83,6 @@ class Settings(BaseModel):
     )
     trust_remote_code: bool = Field(False, description="whether a request may run code from a model's repository")
     sidebar: bool = Field(True, description="whether our tabs stand in MLflow's own sidebar")
-    trusted_hosts: tuple[str, ...] = Field(
-        (), description="further Host names that the server answers to, comma separated"
-    )
     session_hours: int = Field(12, ge=1, le=24 * 31, description="hours after which a browser must sign in again")
     rate_limit: str = Field("600 per minute", description="calls of our API allowed to one caller")
 
