@@ -26,7 +26,7 @@ def test_a_skip_counts_as_a_failure_where_all_is_required(required: str, outcome
     (tmp_path / "test_some.py").write_text(TESTS)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", str(tmp_path), f"--rootdir={tmp_path}"],
-        env={**os.environ, "LMMS_REQUIRE_ALL": required},
+        env={**os.environ, "LMMS_REQUIRE_ALL": required, "PYTHONPATH": str(CONFTEST.parent)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
