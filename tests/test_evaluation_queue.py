@@ -1,0 +1,227 @@
+"""The queue on a real server: order, one job per part, leases and boxes as the workers write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.evaluation_queue import (
+    CANCEL_KEY,
+    JOB_FUNCTION,
+    LEASES_KEY,
+    Box,
+    EvaluationQueue,
+    box_key,
+    job_id,
+    lease_key,
+    need_key,
+    split_job_id,
+)
+from worker.leases import LeaseBook, Slot
+
+SLOT = Slot("box", "box.cpu0")
+
+
+@pytest.fixture
+def queue(empty_valkey: str) -> EvaluationQueue:
+    return EvaluationQueue(empty_valkey)
+
+
+@pytest.fixture
+def connection(empty_valkey: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(empty_valkey, decode_responses=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def fetch(empty_valkey: str) -> Iterator[Callable[[str], Job]]:
+    """A function that reads a job as RQ does."""
+    with redis.Redis.from_url(empty_valkey) as raw:
+        yield lambda identifier: Job.fetch(identifier, connection=raw, serializer=JSONSerializer)
+
+
+@given(st.from_regex(r"[0-9a-f]{32}", fullmatch=True), st.from_regex(r"[0-9a-z\-]{1,8}", fullmatch=True))
+def test_a_job_id_is_taken_apart_again(run_id: str, part: str) -> None:
+    assert split_job_id(job_id(run_id, part)) == (run_id, part)
+
+
+def test_a_job_is_json_with_ids_only(
+    queue: EvaluationQueue, connection: redis.Redis, fetch: Callable[[str], Job]
+) -> None:
+    queue.enqueue("run", "0", "normal", 2)
+    job = fetch("run-0")
+    assert json.loads(job.data) == [JOB_FUNCTION, None, ["run", "0"], {}]
+    assert (job.meta, job.get_status()) == ({"gpus": 2}, JobStatus.QUEUED)
+    assert connection.hgetall(need_key("run-0")) == {"gpus": "2"}
+
+
+def test_jobs_wait_by_priority_then_in_order(queue: EvaluationQueue) -> None:
+    for run_id, priority in (("a", "low"), ("b", "normal"), ("c", "high"), ("d", "normal")):
+        queue.enqueue(run_id, "0", priority, 0)
+    queue.enqueue("e", "0", "normal", 0, front=True)
+    assert queue.queued() == ["c-0", "e-0", "b-0", "d-0", "a-0"]
+
+
+def test_a_part_is_queued_once(queue: EvaluationQueue) -> None:
+    queue.enqueue("run", "0", "normal", 0)
+    queue.enqueue("run", "0", "high", 0)
+    queue.enqueue("run", "1", "normal", 0)
+    assert queue.queued() == ["run-0", "run-1"]
+
+
+def test_a_part_that_is_worked_on_is_not_queued(queue: EvaluationQueue, connection: redis.Redis) -> None:
+    book = LeaseBook(connection, 15)
+    queue.enqueue("run", "0", "normal", 0)
+    claim = book.claim(SLOT)
+    assert claim is not None
+    queue.enqueue("run", "0", "normal", 0)
+    assert queue.queued() == []
+    book.finish(claim)
+    book.release(claim.job_id, claim.token)
+    queue.enqueue("run", "0", "normal", 0)
+    assert queue.queued() == ["run-0"]
+    assert book.claim(SLOT) is not None
+
+
+def test_enqueuing_at_once_leaves_one_job_that_can_be_claimed_once(
+    empty_valkey: str, connection: redis.Redis, fetch: Callable[[str], Job]
+) -> None:
+    queues = [EvaluationQueue(empty_valkey) for _ in range(4)]
+    book = LeaseBook(connection, 15)
+    for round_ in range(20):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda queue: queue.enqueue(f"run{round_}", "0", "normal", 0), queues))  # noqa: B023
+        claims = [book.claim(SLOT) for _ in range(3)]
+        assert [claim.job_id for claim in claims if claim] == [f"run{round_}-0"]
+        assert fetch(f"run{round_}-0").args == [f"run{round_}", "0"]
+
+
+def test_a_waiting_part_is_taken_out(queue: EvaluationQueue, connection: redis.Redis) -> None:
+    queue.enqueue("run", "0", "high", 0)
+    queue.enqueue("run", "1", "normal", 0)
+    queue.remove("run", "0")
+    assert queue.queued() == ["run-1"]
+    assert not connection.exists("rq:job:run-0", need_key("run-0"))
+    queue.remove("run", "0")
+    queue.remove("nobody", "0")
+
+
+def test_a_claimed_part_is_left_to_its_worker(
+    queue: EvaluationQueue, connection: redis.Redis, fetch: Callable[[str], Job]
+) -> None:
+    queue.enqueue("run", "0", "normal", 0)
+    LeaseBook(connection, 15).claim(SLOT)
+    queue.remove("run", "0")
+    assert fetch("run-0").args == ["run", "0"]
+
+
+def test_leases_are_seen_until_they_expire(queue: EvaluationQueue, connection: redis.Redis) -> None:
+    book = LeaseBook(connection, 15)
+    queue.enqueue("run", "0", "normal", 1)
+    claim = book.claim(Slot("gpu7", "gpu7.0", 1, ("GPU-a", "GPU-b")))
+    assert claim is not None
+    lease = queue.leases()["run-0"]
+    assert (lease.box, lease.slot, lease.gpus, lease.token) == ("gpu7", "gpu7.0", ("GPU-a",), claim.token)
+    assert 0 < lease.expires_at - book.now() <= 15
+    connection.zadd(LEASES_KEY, {"run-0": book.now() - 1})
+    assert queue.leases() == {}
+
+
+def test_a_lease_without_its_hash_is_none(queue: EvaluationQueue, connection: redis.Redis) -> None:
+    connection.zadd(LEASES_KEY, {"run-0": 9e9})
+    assert queue.leases() == {}
+    assert not connection.exists(lease_key("run-0"))
+
+
+def test_boxes_are_what_they_announced(queue: EvaluationQueue, connection: redis.Redis) -> None:
+    connection.hset(box_key("b"), mapping={"box": "b"})
+    about: dict[Any, Any] = {
+        "box": "a",
+        "cpu_slots": 2,
+        "gpu_slots": 1,
+        "gpus": json.dumps([{"uuid": "GPU-a"}, {"uuid": "GPU-b"}]),
+        "version": "0.1",
+        "protocol": 1,
+        "environments": '["vllm"]',
+    }
+    connection.hset(box_key("a"), mapping=about)
+    assert queue.boxes() == [
+        Box("a", 2, 1, ({"uuid": "GPU-a"}, {"uuid": "GPU-b"}), "0.1", 1, ("vllm",)),
+        Box("b", 0, 0, (), "", 0, ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cpu_slots", "gpu_slots", "cards", "need", "can"),
+    [(1, 0, 0, 0, True), (0, 1, 1, 0, False), (1, 1, 1, 1, True), (1, 1, 1, 2, False), (1, 0, 4, 1, False)],
+)
+def test_a_box_can_run_what_it_has_slots_for(
+    cpu_slots: int, gpu_slots: int, cards: int, need: int, can: bool
+) -> None:
+    box = Box("a", cpu_slots, gpu_slots, tuple({"uuid": str(n)} for n in range(cards)), "", 1, ())
+    assert box.can_run(need) == can
+
+
+def test_tokens_grow_beyond_every_earlier_one(queue: EvaluationQueue) -> None:
+    assert [queue.next_token(), queue.next_token(), queue.next_token(at_least=9), queue.next_token()] == [
+        1,
+        2,
+        10,
+        11,
+    ]
+
+
+def test_cancel_is_asked_for_and_forgotten(queue: EvaluationQueue, connection: redis.Redis) -> None:
+    with connection.pubsub() as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe("lmms:wake")
+        assert listener.get_message(timeout=5) is not None
+        queue.ask_cancel("run")
+        told = listener.get_message(timeout=5)
+        assert told is not None
+        assert told["data"] == "run"
+    assert connection.smembers(CANCEL_KEY) == {"run"}
+    queue.forget_cancel("run")
+    assert connection.smembers(CANCEL_KEY) == set()
+
+
+def test_workers_are_woken_by_a_new_job(queue: EvaluationQueue, connection: redis.Redis) -> None:
+    with connection.pubsub() as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe("lmms:wake")
+        assert listener.get_message(timeout=5) is not None
+        queue.enqueue("run", "0", "normal", 0)
+        told = listener.get_message(timeout=5)
+        assert told is not None
+        assert told["data"] == "run-0"
+
+
+CALLS: dict[str, Callable[[EvaluationQueue], Any]] = {
+    "ping": lambda queue: queue.ping(),
+    "enqueue": lambda queue: queue.enqueue("run", "0", "normal", 0),
+    "remove": lambda queue: queue.remove("run", "0"),
+    "queued": lambda queue: queue.queued(),
+    "leases": lambda queue: queue.leases(),
+    "boxes": lambda queue: queue.boxes(),
+    "next_token": lambda queue: queue.next_token(),
+    "ask_cancel": lambda queue: queue.ask_cancel("run"),
+    "forget_cancel": lambda queue: queue.forget_cancel("run"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_absent_queue_server_is_named_without_its_password(tmp_path: Path, call: str) -> None:
+    queue = EvaluationQueue(f"unix://{tmp_path}/nobody.sock?password=geheim")
+    with pytest.raises(UnavailableError, match="MLFLOW_LMMS_REDIS_URL") as caught:
+        CALLS[call](queue)
+    assert "nobody.sock" in caught.value.message
+    assert "geheim" not in caught.value.message
