@@ -114,20 +114,17 @@ class EventLog:
         except redis.RedisError as error:
             raise UnavailableError(f"the queue server does not take live events: {error}") from None
 
-    def read(self, run_id: str, after: str = "0-0", count: int = 1000, block_ms: int | None = None) -> list[Event]:
-        """Entries after the id `after`, oldest first; with `block_ms` it waits so long for the first one.
+    def read(self, run_id: str, after: str = "0-0", count: int = 1000) -> list[Event]:
+        """Entries after the id `after`, oldest first; empty when there are none now.
 
         Raises:
             UnavailableError: Redis does not answer.
         """
         try:
-            answer: Any = self._redis.xread({stream_key(run_id): after}, count=count, block=block_ms)
+            answer: Any = self._redis.xrange(stream_key(run_id), min=f"({after}", count=count)
         except redis.RedisError as error:
             raise UnavailableError(f"the queue server does not answer: {error}") from None
-        entries = next(iter(answer.values()))[0] if isinstance(answer, dict) and answer else []
-        if isinstance(answer, list) and answer:
-            entries = answer[0][1]
-        return [Event.from_fields(entry_id, fields) for entry_id, fields in entries]
+        return [Event.from_fields(entry_id, fields) for entry_id, fields in answer]
 
     def exists(self, run_id: str) -> bool:
         """Whether the run's stream is still there (it goes a day after the last entry).
