@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +19,9 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Run, RunTag
 
+from mlflow_lmms.errors import UnreadableOutputError
 from mlflow_lmms.names import Artifact, MetricName, Tag, cut, was_cut
+from mlflow_lmms.run_mirror import TAGS_AT_ONCE
 from mlflow_lmms.score_vectors import read_score_vector
 from mlflow_lmms.statistics import mean_interval
 from mlflow_lmms.task_result import SliceResult, TaskResult, read_task_result
@@ -43,11 +44,14 @@ class RunRecorder:
             result_file: ``tasks/<task>.json`` in the runner's output folder, whose other files lie beside it.
 
         Raises:
-            UnreadableOutputError: the file is not what the runner writes.
+            UnreadableOutputError: the file is not what the runner writes, or a table beside it is missing.
             MlflowException: the server did not take it.
         """
         result = read_task_result(result_file)
         folder = result_file.parent.parent
+        for table in (folder / result.samples_file, folder / result.scores_file):
+            if not table.is_file():
+                raise UnreadableOutputError(f"{result_file} names {table}, which is not there")
         run = self._client.get_run(run_id)
         for source, target in _artifacts(result, result_file, folder):
             self._upload(run_id, source, target)
@@ -60,10 +64,13 @@ class RunRecorder:
             models=[LoggedModelInput(model_id)] if model_id else [],
         )
         named = list(_values(result, folder / result.scores_file, _slice_budget(run)))
-        metrics = _metrics(named, attempt, dataset, run_id, model_id)
+        at = result_file.stat().st_mtime  # and not now: recorded again, a metric is the same in MLflow, time included
+        metrics = _metrics(named, attempt, dataset, run_id, model_id, at)
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-        self._client.log_batch(run_id, tags=list(_tags(result, named)))
+        tags = list(_tags(result, named, at))
+        for start in range(0, len(tags), TAGS_AT_ONCE):
+            self._client.log_batch(run_id, tags=tags[start : start + TAGS_AT_ONCE])
         return result
 
     def record_run_files(self, run_id: str, folder: Path) -> None:
@@ -167,14 +174,18 @@ def _by_dimension(slices: Iterable[SliceResult]) -> Iterator[tuple[str, list[Sli
 
 
 def _metrics(
-    named: Iterable[tuple[MetricName, float]], attempt: int, dataset: Dataset, run_id: str, model_id: str | None
+    named: Iterable[tuple[MetricName, float]],
+    attempt: int,
+    dataset: Dataset,
+    run_id: str,
+    model_id: str | None,
+    at: float,
 ) -> list[Metric]:
-    now = int(time.time() * 1000)
     return [
         Metric(
             key=cut(str(name)),
             value=value,
-            timestamp=now,
+            timestamp=int(at * 1000),
             step=attempt,
             dataset_name=dataset.name,
             dataset_digest=dataset.digest,
@@ -185,13 +196,14 @@ def _metrics(
     ]
 
 
-def _tags(result: TaskResult, named: Iterable[tuple[MetricName, float]]) -> Iterator[RunTag]:
+def _tags(result: TaskResult, named: Iterable[tuple[MetricName, float]], at: float) -> Iterator[RunTag]:
     yield RunTag(Tag.fingerprint(result.task), json.dumps(result.fingerprint, sort_keys=True))
     primary = result.primary_metric
     if primary is not None and result.primary is not None:
         told = {
             **primary.model_dump(include={"metric", "filter", "higher_is_better"}),
             "reason": result.primary.reason,
+            "recorded_at": at,
         }
         yield RunTag(Tag.primary(result.task), json.dumps(told))
         worst = _worst_group(result, higher_is_better=primary.higher_is_better is not False)
