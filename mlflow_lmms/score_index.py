@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
+import math
 from collections.abc import Collection
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
@@ -15,8 +16,8 @@ from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.leaderboard import Score
-from mlflow_lmms.names import MetricName, Tag, was_cut
-from mlflow_lmms.sql.schema import ScoreRow
+from mlflow_lmms.names import MetricName, Tag, cut, was_cut
+from mlflow_lmms.sql.schema import EvaluationRow, ScoreRow
 
 _RUNS_AT_ONCE = 100
 
@@ -34,14 +35,17 @@ class ScoreIndex:
         Raises:
             UnavailableError: MLflow does not hand out the run.
         """
-        try:
-            run = self._client.get_run(evaluation.run_id)
-        except MlflowException as error:
-            raise UnavailableError(f"the scores of run {evaluation.run_id} cannot be read: {error.message}") from None
-        rows = _rows(run, evaluation)
+        own = EvaluationRow.run_id == evaluation.run_id
         with self._store.session() as session, session.begin():
+            # Locked before the run is read: of two tasks that end at once the later reader must write last.
+            session.execute(select(EvaluationRow.run_id).where(own).with_for_update())
+            try:
+                run = self._client.get_run(evaluation.run_id)
+            except MlflowException as error:
+                message = f"the scores of run {evaluation.run_id} cannot be read: {error.message}"
+                raise UnavailableError(message) from None
             session.execute(delete(ScoreRow).where(ScoreRow.run_id == evaluation.run_id))
-            session.add_all(rows)
+            session.add_all(_rows(run, evaluation))
 
     def primary_scores(
         self,
@@ -92,7 +96,7 @@ def _rows(run: Run, evaluation: Evaluation) -> list[ScoreRow]:
     values: dict[MetricName, float] = {}
     for key, value in run.data.metrics.items():
         name = MetricName.parse(tags.get(Tag.whole_name(key), "") if was_cut(key) else key)
-        if name is not None:
+        if name is not None and math.isfinite(value):
             values[name] = value
     return [
         _row(name, value, values, tags, evaluation)
@@ -104,7 +108,7 @@ def _rows(run: Run, evaluation: Evaluation) -> list[ScoreRow]:
 def _row(
     name: MetricName, value: float, values: dict[MetricName, float], tags: dict[str, str], evaluation: Evaluation
 ) -> ScoreRow:
-    primary = json.loads(tags.get(Tag.primary(name.task), "{}"))
+    primary = _object(tags.get(Tag.primary(name.task)))
     count = values.get(name.of("n"))
     is_primary = (primary.get("metric"), primary.get("filter")) == (name.metric, name.filter)
     return ScoreRow(
@@ -112,8 +116,8 @@ def _row(
         task=name.task,
         metric=name.metric,
         filter=name.filter,
-        dimension=name.dimension or "",
-        slice=name.value or "",
+        dimension=cut(name.dimension or ""),
+        slice=cut(name.value or ""),
         experiment_id=evaluation.experiment_id,
         model=evaluation.model,
         suite=evaluation.suite,
@@ -125,9 +129,18 @@ def _row(
         primary=is_primary,
         partial=evaluation.request.partial,
         attempt=next(task.attempt for task in evaluation.tasks if task.task == name.task),
-        fingerprint=tags.get(Tag.fingerprint(name.task), "{}"),
-        recorded_at=time.time(),
+        fingerprint=json.dumps(_object(tags.get(Tag.fingerprint(name.task)))),
+        recorded_at=float(primary.get("recorded_at") or evaluation.created_at),
     )
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """A tag's JSON object; empty where it is none, because users may edit tags in MLflow's page."""
+    try:
+        content = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _score(row: ScoreRow) -> Score:

@@ -1,0 +1,244 @@
+"""The score index: what the recorder wrote into MLflow runs is what boards are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runner_files import FINGERPRINT, Scores, write_task
+from sqlalchemy import select
+
+from mlflow_lmms.database import open_database
+from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.evaluation_store import EvaluationStore
+from mlflow_lmms.leaderboard import Score
+from mlflow_lmms.lifecycle import Claim, Owner
+from mlflow_lmms.names import Tag, escape
+from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.run_recorder import RunRecorder
+from mlflow_lmms.score_index import ScoreIndex
+from mlflow_lmms.services import Services
+from mlflow_lmms.sql.schema import ScoreRow
+from mlflow_lmms.work_order import PROTOCOL
+
+HALF: Scores = [1.0, 0.0] * 10
+
+
+class Worker:
+    """Submits evaluations and delivers their results, as a worker does."""
+
+    def __init__(self, services: Services, folder: Path) -> None:
+        self.services = services
+        self.folder = folder
+        self.recorder = RunRecorder(services.client)
+
+    def submit(self, *tasks: str, **fields: Any) -> str:
+        asked = {"adapter": "dummy", "tasks": tasks or ("ai2d",)} | fields
+        return self.services.submission.submit(EvaluationRequest.parse(asked)).run_id
+
+    def claim(self, run_id: str) -> Owner:
+        token = self.services.queue.next_token()
+        claim = Claim(protocol=PROTOCOL, run_id=run_id, part="0", token=token, box="box", slot="cpu0")
+        self.services.lifecycle.claim(claim)
+        return Owner(run_id, "0", token)
+
+    def deliver(self, owner: Owner, task: str, scores: Scores, **fields: Any) -> None:
+        file = write_task(self.folder / owner.run_id, task, {"acc": scores}, **fields)
+        self.services.lifecycle.started(owner, task)
+        self.services.lifecycle.recording(owner, task)
+        attempt = self.services.store.get(owner.run_id).task(task).attempt
+        result = self.recorder.record_task(owner.run_id, file, attempt)
+        self.services.lifecycle.task_finished(
+            owner, task, samples=result.samples, metric="acc", score=result.metrics[0].value
+        )
+
+    def evaluate(self, task: str, scores: Scores, **fields: Any) -> str:
+        """A whole evaluation of one task."""
+        request = {key: fields.pop(key) for key in list(fields) if key in EvaluationRequest.model_fields}
+        run_id = self.submit(task, **request)
+        self.deliver(self.claim(run_id), task, scores, **fields)
+        return run_id
+
+
+@pytest.fixture
+def worker(services: Services, tmp_path: Path) -> Worker:
+    return Worker(services, tmp_path / "out")
+
+
+def rows(services: Services) -> Sequence[ScoreRow]:
+    with services.store.session() as session:
+        return list(session.scalars(select(ScoreRow).order_by(ScoreRow.metric, ScoreRow.dimension, ScoreRow.slice)))
+
+
+def values(scores: Sequence[Score]) -> list[tuple[str, str, float]]:
+    return sorted((score.model, score.task, score.value) for score in scores)
+
+
+def test_a_finished_task_is_on_the_board_with_its_interval(worker: Worker, services: Services) -> None:
+    run_id = worker.evaluate("ai2d", HALF, model_args="pretrained=a", suite="s")
+    (score,) = services.scores.primary_scores()
+    metrics = services.client.get_run(run_id).data.metrics
+    assert (score.run_id, score.model, score.suite, score.task) == (run_id, "a", "s", "ai2d")
+    assert (score.metric, score.filter, score.value, score.n) == ("acc", "none", 0.5, 20)
+    assert (score.low, score.high) == (metrics["ai2d/acc::ci_low"], metrics["ai2d/acc::ci_high"])
+    assert (score.higher_is_better, score.partial, score.attempt) == (True, False, 1)
+    assert score.fingerprint == FINGERPRINT
+
+
+def test_slices_and_further_metrics_are_indexed_but_are_no_primary_scores(worker: Worker, services: Services) -> None:
+    slices = [{"dimension": "digit", "value": value, "n": 10, "score": 0.5} for value in ("0", "名/x")]
+    corpus = {"metric": "f1", "filter": "strict-match", "value": 0.75, "n": 20}
+    worker.evaluate("ai2d", HALF, slices=slices, metrics=[corpus])
+    found = [(r.metric, r.filter, r.dimension, r.slice, r.value, r.n, r.primary) for r in rows(services)]
+    assert found == [
+        ("acc", "none", "", "", 0.5, 20, True),
+        ("acc", "none", "digit", "0", 0.5, 10, True),
+        ("acc", "none", "digit", "名/x", 0.5, 10, True),
+        ("f1", "strict-match", "", "", 0.75, 20, False),
+    ]
+    assert len(services.scores.primary_scores()) == 1
+
+
+def test_a_run_in_work_is_there_with_what_it_has(worker: Worker, services: Services) -> None:
+    owner = worker.claim(worker.submit("ai2d", "mmmu_val"))
+    worker.deliver(owner, "ai2d", HALF)
+    assert [score.task for score in services.scores.primary_scores()] == ["ai2d"]
+    worker.deliver(owner, "mmmu_val", HALF)
+    assert [score.task for score in services.scores.primary_scores()] == ["ai2d", "mmmu_val"]
+
+
+def test_refreshing_again_changes_nothing(worker: Worker, services: Services) -> None:
+    run_id = worker.evaluate("ai2d", HALF)
+    before = services.scores.primary_scores()
+    services.scores.refresh(services.store.get(run_id))
+    assert services.scores.primary_scores() == before
+
+
+def test_of_refreshes_at_once_none_fails_and_none_is_lost(worker: Worker, services: Services) -> None:
+    run_id = worker.evaluate("ai2d", HALF)
+    evaluation = services.store.get(run_id)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(services.scores.refresh, [evaluation] * 8))
+    assert len(services.scores.primary_scores()) == 1
+
+
+def test_the_score_of_a_new_attempt_takes_the_old_ones_place(worker: Worker, services: Services) -> None:
+    run_id = worker.submit("ai2d", "mmmu_val")
+    owner = worker.claim(run_id)
+    worker.deliver(owner, "ai2d", HALF)
+    services.lifecycle.part_finished(owner)
+    file = write_task(worker.folder / "again", "ai2d", {"acc": [1.0] * 20})
+    worker.recorder.record_task(run_id, file, 2)
+    services.scores.refresh(services.store.get(run_id))
+    assert [score.value for score in services.scores.primary_scores()] == [1.0]
+
+
+def test_boards_are_narrowed(worker: Worker, services: Services) -> None:
+    worker.evaluate("ai2d", HALF, model_args="pretrained=a", suite="s")
+    worker.evaluate("mmmu_val", HALF, model_args="pretrained=b", suite="s", experiment="index other")
+    worker.evaluate("mme", HALF, model_args="pretrained=c", suite="t")
+    own, other = (
+        str(services.client.get_experiment_by_name(name).experiment_id) for name in ("lmms-eval", "index other")
+    )
+
+    def found(**query: Any) -> list[str]:
+        return sorted(score.model for score in services.scores.primary_scores(**query))
+
+    assert found() == ["a", "b", "c"]
+    assert found(suite="s") == ["a", "b"]
+    assert found(experiment_ids=[own]) == ["a", "c"]
+    assert found(experiment_ids=[own, other], tasks=["mme", "mmmu_val"]) == ["b", "c"]
+    assert found(experiment_ids=[]) == []
+    assert services.scores.suites(None) == ["s", "t"]
+    assert services.scores.suites([other]) == ["s"]
+
+
+def test_a_deleted_run_leaves_the_board_and_comes_back_restored(worker: Worker, services: Services) -> None:
+    run_id = worker.evaluate("ai2d", HALF)
+    services.client.delete_run(run_id)
+    assert services.scores.primary_scores() == []
+    services.client.restore_run(run_id)
+    assert len(services.scores.primary_scores()) == 1
+
+
+def test_more_runs_than_are_asked_for_at_once_are_all_found(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_lmms.score_index._RUNS_AT_ONCE", 2)
+    for number in range(5):
+        worker.evaluate("ai2d", HALF, model_args=f"pretrained=m{number}")
+    assert len(services.scores.primary_scores()) == 5
+
+
+def test_the_newest_is_the_one_recorded_last_whenever_the_index_is_refreshed(
+    worker: Worker, services: Services
+) -> None:
+    first = worker.evaluate("ai2d", HALF, model_args="pretrained=a")
+    second = worker.evaluate("ai2d", [1.0] * 20, model_args="pretrained=a")
+    services.scores.refresh(services.store.get(first))
+    newest = max(services.scores.primary_scores(), key=lambda score: score.recorded_at)
+    assert newest.run_id == second
+
+
+def test_metrics_of_somebody_else_do_no_harm(worker: Worker, services: Services) -> None:
+    run_id = worker.evaluate("ai2d", HALF)
+    for name, value in {
+        "loss": 1.0,
+        "other_task/acc": 1.0,
+        ".x110000./acc": 1.0,
+        "ai2d/acc/digit:nan": float("nan"),
+        "ai2d/acc/digit:inf": float("inf"),
+    }.items():
+        services.client.log_metric(run_id, name, value)
+    services.scores.refresh(services.store.get(run_id))
+    assert values(services.scores.primary_scores()) == [("dummy", "ai2d", 0.5)]
+
+
+@pytest.mark.parametrize("tag", [Tag.primary("ai2d"), Tag.fingerprint("ai2d")])
+@pytest.mark.parametrize("text", ["", "not json", "[]", "3"])
+def test_tags_that_somebody_spoiled_do_no_harm(worker: Worker, services: Services, tag: str, text: str) -> None:
+    run_id = worker.evaluate("ai2d", HALF)
+    services.client.set_tag(run_id, tag, text)
+    services.scores.refresh(services.store.get(run_id))
+    assert len(services.scores.primary_scores()) == (0 if tag == Tag.primary("ai2d") else 1)
+
+
+def test_a_task_without_primary_metric_is_on_no_board(worker: Worker, services: Services) -> None:
+    worker.evaluate("ai2d", HALF, primary=None)
+    assert services.scores.primary_scores() == []
+    assert len(rows(services)) == 1
+
+
+def test_a_run_of_part_of_the_documents_is_marked(worker: Worker, services: Services) -> None:
+    worker.evaluate("ai2d", HALF, limit=20)
+    assert [score.partial for score in services.scores.primary_scores()] == [True]
+
+
+def test_a_run_that_mlflow_does_not_hand_out_is_told(worker: Worker, services: Services) -> None:
+    run_id = worker.submit()
+    evaluation = services.store.get(run_id)
+    with pytest.raises(UnavailableError, match=r"0{32}"):
+        services.scores.refresh(replace(evaluation, run_id="0" * 32))
+
+
+@pytest.mark.postgres
+def test_postgresql_takes_long_names_and_refreshes_at_once(
+    worker: Worker, services: Services, empty_postgres_url: str
+) -> None:
+    slices = [{"dimension": "d" * 300, "value": "名" * 300 + str(n), "n": 1, "score": 0.5} for n in range(3)]
+    run_id = worker.evaluate("ai2d", HALF, slices=slices)
+    assert len(escape("名" * 300)) > 250
+    store = EvaluationStore(open_database(empty_postgres_url))
+    store.migrate()
+    store.add(services.store.get(run_id))
+    index = ScoreIndex(store, services.client)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(index.refresh, [services.store.get(run_id)] * 8))
+    assert len(index.primary_scores()) == 1
+    with store.session() as session:
+        assert len(session.scalars(select(ScoreRow)).all()) == 4
+    store.engine.dispose()
