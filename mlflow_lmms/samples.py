@@ -17,6 +17,8 @@ _FILTERED = "filtered:"
 _SCORE = "score:"
 _COLUMN = "doc:"
 _TEXT = ("input", "target")
+_NEEDED = ("doc_id", "doc_hash", *_TEXT, "responses")
+_MEDIA = "media"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def read_samples(
     Raises:
         UnreadableOutputError: the file is no samples table.
     """
-    table = _read(file, [name for name in _names(file) if name != "media"])
+    table = _read(file, [name for name in _names(file) if name != _MEDIA])
+    if table.num_rows == 0:  # pyarrow 25 ends the whole process when indices_nonzero meets a column without chunks
+        return SamplesPage((), 0)
     wanted = pa.array([True] * table.num_rows)
     column = score_column(metric, filter_name) if metric is not None else None
     if wrong_only and column in table.column_names:
@@ -74,10 +78,9 @@ def read_samples(
         wanted = pc.and_(wanted, _contains(table, word))
     rows = pc.indices_nonzero(wanted)
     page = rows.slice(offset, limit)
-    media = _read(file, ["media"]).column("media").take(page) if page else []
-    counts = [len(item.as_py() or []) for item in media]
-    found = zip(page.to_pylist(), table.take(page).to_pylist(), counts, strict=True)
-    return SamplesPage(tuple(_sample(index, row, count) for index, row, count in found), len(rows))
+    pictures = _pictures(file, page.to_pylist())
+    found = zip(page.to_pylist(), table.take(page).to_pylist(), pictures, strict=True)
+    return SamplesPage(tuple(_sample(index, row, len(kept)) for index, row, kept in found), len(rows))
 
 
 def read_media(file: Path, index: int, number: int) -> tuple[str, bytes]:
@@ -86,18 +89,28 @@ def read_media(file: Path, index: int, number: int) -> tuple[str, bytes]:
     Raises:
         NotFoundError: no such sample, or no such picture of it.
     """
-    column = _read(file, ["media"]).column("media")
-    pictures = column[index].as_py() if 0 <= index < len(column) else None
-    if not pictures or not 0 <= number < len(pictures):
+    (pictures,) = _pictures(file, [index])
+    if not 0 <= number < len(pictures):
         raise NotFoundError(f"sample {index} has no picture {number} stored with the run")
     return str(pictures[number]["mime"]), bytes(pictures[number]["data"])
 
 
+def _pictures(file: Path, indices: list[int]) -> list[list[dict[str, Any]]]:
+    """The pictures of the samples in these rows; none for a row that is not there."""
+    if not indices or _MEDIA not in _names(file):
+        return [[] for _ in indices]
+    column = _read(file, [_MEDIA]).column(_MEDIA)
+    return [column[index].as_py() or [] if 0 <= index < len(column) else [] for index in indices]
+
+
 def _names(file: Path) -> list[str]:
     try:
-        return list(pq.read_schema(file).names)
+        names = list(pq.read_schema(file).names)
     except (OSError, pa.ArrowException) as error:
         raise UnreadableOutputError(f"{file.name} is no samples table: {error}") from None
+    if missing := [name for name in _NEEDED if name not in names]:
+        raise UnreadableOutputError(f"{file.name} is no samples table: it has no column {', '.join(missing)}")
+    return names
 
 
 def _read(file: Path, columns: list[str]) -> Any:
