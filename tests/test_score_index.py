@@ -141,9 +141,8 @@ def test_boards_are_narrowed(worker: Worker, services: Services) -> None:
     worker.evaluate("ai2d", HALF, model_args="pretrained=a", suite="s")
     worker.evaluate("mmmu_val", HALF, model_args="pretrained=b", suite="s", experiment="index other")
     worker.evaluate("mme", HALF, model_args="pretrained=c", suite="t")
-    own, other = (
-        str(services.client.get_experiment_by_name(name).experiment_id) for name in ("lmms-eval", "index other")
-    )
+    experiments = {found.name: found.experiment_id for found in services.client.search_experiments()}
+    own, other = experiments["lmms-eval"], experiments["index other"]
 
     def found(**query: Any) -> list[str]:
         return sorted(score.model for score in services.scores.primary_scores(**query))

@@ -1,0 +1,103 @@
+"""Score vectors: read from the small table, and two of them paired by document content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runner_files import doc_hash, write_task
+
+from mlflow_lmms.errors import UnreadableOutputError
+from mlflow_lmms.score_vectors import ScoreVector, pair, read_score_vector
+
+KEYS = st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0, 1)), max_size=12)
+
+
+def vector(*entries: tuple[str, float]) -> ScoreVector:
+    ordered = sorted(entries, key=lambda entry: entry[0])
+    return ScoreVector(
+        np.asarray([key for key, _ in ordered], dtype=np.str_),
+        np.asarray([value for _, value in ordered], dtype=float),
+    )
+
+
+def scores_file(folder: Path) -> Path:
+    return folder / "samples" / "t.scores.parquet"
+
+
+def test_scores_are_read_in_the_order_of_their_keys(tmp_path: Path) -> None:
+    write_task(tmp_path, "t", {"acc": [0.0, 1.0, 0.5, 0.25]})
+    found = read_score_vector(scores_file(tmp_path), "acc", "none")
+    expected = sorted(zip(map(doc_hash, range(4)), [0.0, 1.0, 0.5, 0.25], strict=True))
+    assert list(zip(found.keys.tolist(), found.values.tolist(), strict=True)) == expected
+
+
+def test_documents_without_a_score_are_left_out(tmp_path: Path) -> None:
+    write_task(tmp_path, "t", {"acc": [None, 1.0, float("nan"), float("inf"), 0.0]})
+    found = read_score_vector(scores_file(tmp_path), "acc", "none")
+    assert sorted(found.keys.tolist()) == sorted([doc_hash(1), doc_hash(4)])
+
+
+@pytest.mark.parametrize("values", [[], [None, None]])
+def test_a_table_without_scores_gives_an_empty_vector(tmp_path: Path, values: list[float | None]) -> None:
+    write_task(tmp_path, "t", {"acc": values})
+    found = read_score_vector(scores_file(tmp_path), "acc", "none")
+    assert (len(found.keys), len(found.values)) == (0, 0)
+    one, two = pair(found, vector(("a", 1.0)))
+    assert len(one) == len(two) == 0
+
+
+@pytest.mark.parametrize("metric", ["IoU@0.5", "a.b.c", "fine-grained & more", "score:x", "名", "list.item"])
+def test_metrics_with_odd_names_are_found(tmp_path: Path, metric: str) -> None:
+    write_task(tmp_path, "t", {metric: [1.0, 0.0]}, filter_name="get.answer")
+    assert sorted(read_score_vector(scores_file(tmp_path), metric, "get.answer").values) == [0.0, 1.0]
+
+
+def test_a_metric_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_task(tmp_path, "t", {"acc": [1.0]})
+    for metric, filter_name in (("f1", "none"), ("acc", "strict")):
+        with pytest.raises(UnreadableOutputError, match=f"no scores of {metric}, filter {filter_name}"):
+            read_score_vector(scores_file(tmp_path), metric, filter_name)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "t.scores.parquet"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UnreadableOutputError, match=r"t\.scores\.parquet"):
+        read_score_vector(file, "acc", "none")
+
+
+def test_pairing_takes_the_documents_of_both() -> None:
+    one, two = pair(vector(("a", 1.0), ("b", 2.0), ("d", 4.0)), vector(("d", 40.0), ("c", 30.0), ("a", 10.0)))
+    assert (one.tolist(), two.tolist()) == ([1.0, 4.0], [10.0, 40.0])
+
+
+def test_a_document_that_stands_twice_is_paired_twice_in_order() -> None:
+    one, two = pair(vector(("a", 1.0), ("a", 2.0), ("b", 3.0)), vector(("a", 10.0), ("a", 20.0), ("a", 30.0)))
+    assert (one.tolist(), two.tolist()) == ([1.0, 2.0], [10.0, 20.0])
+
+
+@given(KEYS, KEYS)
+def test_pairing_matches_as_many_as_both_have_and_is_the_same_both_ways(
+    first: list[tuple[str, float]], second: list[tuple[str, float]]
+) -> None:
+    one, two = vector(*first), vector(*second)
+    left, right = pair(one, two)
+    back_right, back_left = pair(two, one)
+    assert (left.tolist(), right.tolist()) == (back_left.tolist(), back_right.tolist())
+    keys = [key for key, _ in first]
+    others = [key for key, _ in second]
+    assert len(left) == sum(min(keys.count(key), others.count(key)) for key in "abcd")
+
+
+@given(KEYS)
+def test_a_vector_pairs_with_itself_whole(entries: list[tuple[str, float]]) -> None:
+    whole = vector(*entries)
+    one, two = pair(whole, whole)
+    assert one.tolist() == two.tolist()
+    assert sorted(one.tolist()) == sorted(whole.values.tolist())
