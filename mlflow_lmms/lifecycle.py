@@ -28,6 +28,9 @@ from mlflow_lmms.work_order import PROTOCOL, WorkOrder
 LOST_RETRIES = 5
 CRASH_RETRIES = 2
 
+#: Lua in Redis counts exactly up to here.
+LARGEST_TOKEN = 2**53
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +42,7 @@ class Claim(BaseModel):
     protocol: int
     run_id: str
     part: str
-    token: int = Field(ge=1)
+    token: int = Field(ge=1, le=LARGEST_TOKEN)
     box: str = Field(max_length=250)
     slot: str = Field(max_length=250)
     gpus: tuple[str, ...] = ()

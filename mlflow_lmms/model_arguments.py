@@ -7,9 +7,20 @@ from collections.abc import Iterator, Mapping
 
 from mlflow_lmms.errors import InvalidRequestError
 
-_SECRET_NAME = re.compile(r"(^|_)(api_?key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(^|[_\-.])(token|secret|passwd|pwd|passphrase|credentials?|authorization|bearer)$|passw(or)?d$|^key$"
+    r"|(api|access|secret|private|account|openai|azure|anthropic|gemini|google)[_\-]?keys?$"
+    r"|(access|auth|bearer|refresh)[_\-]?token$",
+    re.IGNORECASE,
+)
 _NOT_SECRET = frozenset({"pad_token", "eos_token", "bos_token", "image_token", "stop_token", "unk_token"})
-_SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_\-]{20,}|AKIA[0-9A-Z]{16})")
+_SECRET_VALUE = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_\-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|AIza[\w\-]{30,})"
+    r"|\b(?i:bearer|basic)\s+[\w\-.~+/]{8,}"
+    r"|://[^/\s:@]*:[^/\s@]+@"  # https://user:password@host
+    r"|(?i:(api|access|secret|private)[_\-]?key|passw(or)?d|(access|auth|hf|refresh)[_\-]?token)"
+    r"""["']?\s*[:=]\s*["']?[^\s"',}]{8,}"""  # an argument that is JSON itself
+)
 _FORBIDDEN = frozenset({"trust_remote_code"})
 
 

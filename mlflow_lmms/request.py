@@ -22,6 +22,7 @@ from mlflow_lmms.model_arguments import parse_model_arguments, refuse_secrets
 _REGISTRY_URI = re.compile(r"models:/[^/@]+(/[1-9][0-9]*|@[A-Za-z0-9_\-]+)")
 
 Priority = Literal["high", "normal", "low"]
+_MOST_DOCUMENTS = 10**9
 
 
 def _names(value: Any) -> Any:
@@ -47,7 +48,13 @@ def _plain(value: Any) -> Any:
 TaskName = Annotated[str, StringConstraints(pattern=r"^[^\s,/\\][^\n,/\\]{0,249}$")]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
-Arguments = Annotated[dict[str, str], BeforeValidator(_arguments)]
+#: What a database takes (PostgreSQL no NUL, none a lone surrogate), and what MLflow keeps of a param.
+ArgumentText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=6000)]
+Arguments = Annotated[dict[ArgumentText, ArgumentText], BeforeValidator(_arguments)]
+Title = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$", max_length=250)
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy takes no other
 
 
 class Seeds(BaseModel):
@@ -55,10 +62,10 @@ class Seeds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    python: int = 0
-    numpy: int = 1234
-    torch: int = 1234
-    fewshot: int = 1234
+    python: Seed = 0
+    numpy: Seed = 1234
+    torch: Seed = 1234
+    fewshot: Seed = 1234
 
 
 class EvaluationRequest(BaseModel):
@@ -73,8 +80,8 @@ class EvaluationRequest(BaseModel):
     )
     tasks: Annotated[tuple[TaskName, ...], BeforeValidator(_names)] = Field((), description="tasks, groups or tags")
     suite: Identifier | None = Field(None, description="name under which the tasks are shown together")
-    limit: int | None = Field(None, ge=1, description="documents per task; none: all")
-    offset: int = Field(0, ge=0, description="documents to leave out at the start")
+    limit: int | None = Field(None, ge=1, le=_MOST_DOCUMENTS, description="documents per task; none: all")
+    offset: int = Field(0, ge=0, le=_MOST_DOCUMENTS, description="documents to leave out at the start")
     batch_size: int = Field(1, ge=1, le=4096)
     num_fewshot: int | None = Field(None, ge=0, le=1000)
     seeds: Seeds = Field(default_factory=Seeds)
@@ -87,8 +94,8 @@ class EvaluationRequest(BaseModel):
     )
     environment: Identifier | None = Field(None, description="evaluation environment that a box must offer")
     smoke: int | None = Field(None, ge=1, le=100, description="run only so many samples, to look at them")
-    experiment: Annotated[str, StringConstraints(min_length=1, max_length=250)] | None = None
-    run_name: Annotated[str, StringConstraints(min_length=1, max_length=250)] | None = None
+    experiment: Title | None = None
+    run_name: Title | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

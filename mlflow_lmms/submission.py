@@ -120,7 +120,7 @@ class Submission:
         format_model_arguments(request.gen_kwargs)
         refuse_secrets(model.model_args)
         if not self._settings.trust_remote_code:
-            refuse_remote_code(model.model_args)
+            refuse_remote_code(model.model_args | {model.artifact_argument or "path": "its files"})
         return tasks, model
 
     def _warnings(self, model: ResolvedModel) -> list[str]:
@@ -128,7 +128,8 @@ class Submission:
             return []
         need = "a CPU slot" if model.gpus == 0 else f"{model.gpus} GPU{'s' if model.gpus > 1 else ''}"
         where = f" with the environment {model.environment!r}" if model.environment else ""
-        return [f"no worker with {need}{where} is listening: the run waits until one starts (`mlflow-lmms worker`)"]
+        waits = f"no worker with {need}{where} is listening: the run waits until one starts (`mlflow-lmms worker`)"
+        return [waits if model.gpus == 0 else f"{waits}; a model that needs no GPU is asked for with --gpus 0"]
 
     def _experiment(self, request: EvaluationRequest, on_new: Callable[[str], None] | None) -> str:
         experiment_id, name = self.experiment_for(request)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
 
-from mlflow_lmms.request import Seeds
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from mlflow_lmms.request import ArgumentText, Identifier, Seeds
 
 #: Version of the worker API; the server takes this one and the one before.
 PROTOCOL = 1
+
+ArgumentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 
 
 class ResolvedModel(BaseModel):
@@ -22,15 +26,15 @@ class ResolvedModel(BaseModel):
     label: str
     name: str
     version: str | None
-    adapter: str
-    model_args: dict[str, str]
-    gpus: int
+    adapter: Identifier
+    model_args: dict[ArgumentText, ArgumentText]
+    gpus: int = Field(ge=0, le=64)
     artifact_uri: str | None = None
-    artifact_argument: str | None = None
+    artifact_argument: ArgumentName | None = None
     parent_run_id: str | None = None
     logged_model_id: str | None = None
     content: str | None = None
-    environment: str | None = None
+    environment: Identifier | None = None
 
     @property
     def registered(self) -> bool:

@@ -1,12 +1,14 @@
 """The one place that turns an error into a page or into JSON. Views raise; they never format.
 
-Under ``/lmms/api`` the answer is ``{"error": {"message", "class"}}``, elsewhere a page; a browser without a session
-is sent to the sign-in page. What went wrong inside is logged and never shown.
+Under ``/lmms/api`` the answer is ``{"error": {"message", "class", "details"?}}``, elsewhere a page; a browser
+without a session is sent to the sign-in page. What went wrong inside is logged and never shown.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from flask import Flask, Response, jsonify, redirect, render_template, request
 from flask.typing import ResponseReturnValue
@@ -37,7 +39,7 @@ def _of_ours(error: LmmsError) -> ResponseReturnValue:
         return _sign_in(error)
     if error.http_status >= 500:
         _log.warning("%s %s: %s: %s", request.method, request.path, type(error).__name__, error.message)
-    return _answer(error.http_status, type(error).__name__, error.message)
+    return _answer(error.http_status, type(error).__name__, error.message, error.details)
 
 
 def _of_mlflow(error: MlflowException) -> ResponseReturnValue:
@@ -86,9 +88,10 @@ def _sign_in(error: UnauthenticatedError) -> ResponseReturnValue:
     return answer
 
 
-def _answer(status: int, kind: str, message: str) -> Response:
+def _answer(status: int, kind: str, message: str, details: Mapping[str, Any] | None = None) -> Response:
     if request.path.startswith(API_PATH):
-        answer = jsonify({"error": {"message": message, "class": kind}})
+        told = {"message": message, "class": kind} | ({"details": dict(details)} if details else {})
+        answer = jsonify({"error": told})
     else:
         heading = HTTP_STATUS_CODES.get(status, "Error")
         page = render_template("lmms/error.html", status=status, heading=heading, message=message)

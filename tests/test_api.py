@@ -11,6 +11,7 @@ from runner_output import EVIL
 
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.live_events import EventLog
+from mlflow_lmms.registry import ModelTag
 from mlflow_lmms.states import State
 from plugin_ui.permissions import declared
 
@@ -74,6 +75,24 @@ def test_a_body_that_is_no_json_is_refused(visitor: FlaskClient) -> None:
     answer = visitor.post(f"{API}/evaluations", data="{", content_type="application/json")
     assert answer.status_code == 400
     assert "JSON object" in answer.get_json()["error"]["message"]
+
+
+def test_json_that_is_nested_beyond_all_measure_is_refused(visitor: FlaskClient) -> None:
+    answer = visitor.post(f"{API}/evaluations", data="[" * 100_000, content_type="application/json")
+    assert answer.status_code == 400
+    assert "nested too deeply" in answer.get_json()["error"]["message"]
+
+
+def test_a_model_whose_tags_somebody_spoiled_hides_no_other(seeded: Seeded, visitor: FlaskClient) -> None:
+    client = seeded.world.services.client
+    spoiled = client.get_model_version("centroid", "1").tags[ModelTag.ARGUMENTS]
+    client.set_model_version_tag("centroid", "1", ModelTag.ARGUMENTS, "no JSON")
+    try:
+        found = {model["uri"]: model["model_args"] for model in get(visitor, "/models")["models"]}
+    finally:
+        client.set_model_version_tag("centroid", "1", ModelTag.ARGUMENTS, spoiled)
+    assert found["models:/centroid/1"] == {}
+    assert "models:/k-nn/1" in found
 
 
 def test_the_list_is_narrowed_and_paged(seeded: Seeded, visitor: FlaskClient) -> None:
@@ -228,6 +247,7 @@ def test_a_worker_with_an_older_token_is_refused(seeded: Seeded, visitor: FlaskC
     ):
         error = post(visitor, f"/worker/{call}", {**held, **more}, 409)["error"]
         assert error["class"] == "StaleTokenError"
+    assert error["details"]["minimum_token"] > token  # from here on the worker counts, when Redis lost its counter
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,10 @@ from mlflow_lmms.model_arguments import (
 
 TEXT = st.text(max_size=12) | st.sampled_from(["=", "a=b", "https://x/y?z=1", "4", "名"])
 TOKEN = "hf_" + "a" * 34
+SECRET_NAMES = (
+    *("API-KEY", "openai_key", "key", "access_key", "aws_secret_access_key", "secret_key", "hf-token", "authtoken"),
+    *("bearer", "authorization", "private_key", "pwd", "passphrase", "azure_openai_key", "api_keys"),
+)
 
 
 @given(st.dictionaries(TEXT, TEXT, max_size=4))
@@ -88,6 +92,12 @@ def test_what_lmms_eval_would_take_differently_is_refused(arguments: dict[str, s
         {"pretrained": TOKEN},
         {"base_url": "https://user:sk-" + "b" * 30 + "@host/"},
         {"key": "AKIA" + "A" * 16},
+        *({name: "abcdef0123456789"} for name in SECRET_NAMES),
+        {"base_url": "https://user:pa55word@host/v1"},
+        {"headers": "Bearer abcdefghijklmnop"},
+        {"client": '{"api_key":"abcdef0123456789"}'},
+        {"pretrained": "ghp_" + "c" * 36},
+        {"pretrained": "AIza" + "d" * 35},
     ],
 )
 def test_a_secret_is_refused_without_being_repeated(arguments: dict[str, str]) -> None:
@@ -105,6 +115,10 @@ def test_a_secret_is_refused_without_being_repeated(arguments: dict[str, str]) -
         {"token": "None"},
         {"pad_token": "<pad>"},
         {"max_new_tokens": "16"},
+        {"video_key": "frames", "input_key": "image"},
+        {"reasoner_api_key_env": "OPENAI_API_KEY"},
+        {"base_url": "https://host:8000/v1"},
+        {"pretrained": "/data/hf_checkpoints/sk-small"},
         {"tokenizer": "x"},
         {"pretrained": "org/risk-" + "b" * 30},
     ],

@@ -165,7 +165,13 @@ def test_a_model_with_a_secret_is_refused(client: MlflowClient) -> None:
         {ModelTag.ARGUMENTS: "pretrained=a"},
         {ModelTag.ARGUMENTS: "[1]"},
         {ModelTag.ARGUMENTS: '{"a": 1}'},
+        {ModelTag.ARGUMENTS: "[" * 50_000},
         {ModelTag.GPUS: "all"},
+        {ModelTag.GPUS: "-5"},
+        {ModelTag.GPUS: "9" * 24},
+        {ModelTag.ADAPTER: "../x;rm"},
+        {ModelTag.ARTIFACT_ARGUMENT: "a,trust_remote_code=True"},
+        {ModelTag.ENVIRONMENT: "../x"},
     ],
 )
 def test_tags_that_somebody_spoiled_are_named(client: MlflowClient, tags: dict[str, str]) -> None:

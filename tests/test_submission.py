@@ -136,7 +136,7 @@ def test_a_registered_model_is_resolved(services: Services, tmp_path: Path) -> N
     assert Tag.UNREGISTERED not in run.data.tags
     assert done.warnings == (
         "no worker with 2 GPUs with the environment 'vllm' is listening: the run waits until one starts "
-        "(`mlflow-lmms worker`)",
+        "(`mlflow-lmms worker`); a model that needs no GPU is asked for with --gpus 0",
     )
 
 

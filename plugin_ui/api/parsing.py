@@ -18,7 +18,10 @@ def json_object() -> dict[str, Any]:
     Raises:
         InvalidRequestError: it is none.
     """
-    content = request.get_json(force=True, silent=True)
+    try:
+        content = request.get_json(force=True, silent=True)
+    except RecursionError:
+        raise InvalidRequestError("the JSON of the body is nested too deeply") from None
     if not isinstance(content, dict):
         came = f"{type(content).__name__}" if content is not None else "no JSON"
         raise InvalidRequestError(f"expected a JSON object as the body, got {came}")

@@ -79,9 +79,17 @@ def _model(found: ModelVersion) -> dict[str, Any]:
         "version": str(found.version),
         "aliases": list(found.aliases or ()),
         "adapter": found.tags[ModelTag.ADAPTER],
-        "model_args": json.loads(found.tags.get(ModelTag.ARGUMENTS, "{}")),
+        "model_args": _arguments(found),
         "tags": dict(found.tags),
     }
+
+
+def _arguments(found: ModelVersion) -> dict[str, Any]:
+    try:
+        arguments = json.loads(found.tags.get(ModelTag.ARGUMENTS, "{}"))
+    except (ValueError, RecursionError):  # a tag is whatever its owner wrote; one bad one must not hide all models
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 @requires(READ)

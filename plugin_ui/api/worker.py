@@ -9,7 +9,7 @@ from flask import jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlflow_lmms.lifecycle import Claim, Owner
+from mlflow_lmms.lifecycle import LARGEST_TOKEN, Claim, Owner
 from mlflow_lmms.states import FailureClass
 from plugin_ui.api.parsing import parse_body
 from plugin_ui.permissions import EDIT, require_run, requires
@@ -23,7 +23,7 @@ class PartCall(BaseModel):
 
     run_id: str = Field(min_length=1, max_length=64)
     part: str = Field(min_length=1, max_length=16)
-    token: int = Field(ge=1)
+    token: int = Field(ge=1, le=LARGEST_TOKEN)
 
     def owner(self) -> Owner:
         """Who speaks, once it is known that the caller may write to the run."""
@@ -40,7 +40,7 @@ class TaskCall(PartCall):
 class TaskFinished(TaskCall):
     """Its result stands in the MLflow run."""
 
-    samples: int = Field(ge=0)
+    samples: int = Field(ge=0, le=10**9)
     metric: str | None = None
     score: float | None = None
 
