@@ -101,7 +101,7 @@ def test_every_group_and_tag_expands_or_names_what_is_missing(catalogue: Catalog
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("mmmu_vall", "mmmu_val"), ("MMMU_val", "mmmu_val"), ("zzzzzzzzzz", "`mlflow-lmms tasks`")]
+    ("name", "near"), [("mmmu_vall", "mmmu_val"), ("MMMU_val", "mmmu_val"), ("zzzzzzzzzz", "New evaluation")]
 )
 def test_an_unknown_name_is_answered_with_near_ones(catalogue: Catalogue, name: str, near: str) -> None:
     with pytest.raises(InvalidRequestError, match=name) as caught:
