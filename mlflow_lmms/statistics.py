@@ -13,6 +13,8 @@ from statsmodels.stats.proportion import proportion_confint
 LEVEL = 0.95
 _DRAWS = 10_000
 _SEED = 20_240_601
+_FEW_VALUES = 100
+_NUMBERS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -103,18 +105,36 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def _sign_flip(delta: NDArray[np.float64], random: np.random.Generator) -> float:
+    """All signs for few documents, else random ones; `scipy.stats.permutation_test` does the same 30 times slower."""
     if not delta.any():
         return 1.0
-    test = stats.permutation_test(
-        (delta,), np.mean, permutation_type="samples", n_resamples=_DRAWS, vectorized=True, rng=random
-    )
-    return float(test.pvalue)
+    n = len(delta)
+    least = abs(delta.sum()) * (1 - 1e-9)
+    if 2**n <= _DRAWS:
+        signs = 1 - 2 * (np.arange(2**n)[:, np.newaxis] >> np.arange(n) & 1)
+        return float((np.abs(signs @ delta) >= least).mean())
+
+    def sums(draws: int) -> NDArray[np.float64]:
+        coins = random.integers(0, 256, (draws, (n + 7) // 8), dtype=np.uint8)
+        return np.asarray(2 * (np.unpackbits(coins, axis=1, count=n) @ delta) - delta.sum())
+
+    extreme = np.abs(_in_batches(sums, n)) >= least
+    return float((extreme.sum() + 1) / (_DRAWS + 1))
 
 
 def _bootstrap_means(delta: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
     values, counts = np.unique(delta, return_counts=True)
-    drawn = random.multinomial(len(delta), counts / len(delta), size=_DRAWS)
-    return np.asarray(drawn @ values / len(delta), dtype=np.float64)
+    n = len(delta)
+    if len(values) <= _FEW_VALUES:
+        return np.asarray(random.multinomial(n, counts / n, size=_DRAWS) @ values / n, dtype=np.float64)
+    return _in_batches(lambda draws: delta[random.integers(0, n, (draws, n))].mean(axis=1), n)
+
+
+def _in_batches(draw: Callable[[int], NDArray[np.float64]], width: int) -> NDArray[np.float64]:
+    """`_DRAWS` draws of so many numbers each, a few million numbers at a time."""
+    rows = max(1, _NUMBERS_AT_ONCE // width)
+    sizes = [min(rows, _DRAWS - start) for start in range(0, _DRAWS, rows)]
+    return np.concatenate([draw(size) for size in sizes])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

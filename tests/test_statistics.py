@@ -1,0 +1,268 @@
+"""Intervals and tests against scipy, statsmodels, published examples, and what they promise in simulations."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
+
+from mlflow_lmms.statistics import holm, is_binary, mcnemar, mean_interval, paired_difference, tie_groups
+
+Values = NDArray[np.float64]
+
+#: Extra sleep in hours under two drugs: Student (1908), "The probable error of a mean", Biometrika 6.
+SLEEP = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
+SLEEP_OTHER = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
+#: Darwin's maize, differences in eighths of an inch: Fisher (1935), "The design of experiments", section 21.
+MAIZE = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48], dtype=float)
+
+
+def ones(count: int, of: int) -> Values:
+    return np.array([1.0] * count + [0.0] * (of - count))
+
+
+def interval(values: Values) -> tuple[float, float]:
+    found = mean_interval(values)
+    assert found is not None
+    return found.low, found.high
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(count: int, of: int, low: float, high: float) -> None:
+    """Newcombe (1998), "Two-sided confidence intervals for the single proportion", table I, method 3."""
+    assert interval(ones(count, of)) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(0, 60), st.integers(2, 60))
+def test_wilson_agrees_with_scipy(count: int, of: int) -> None:
+    count = min(count, of)
+    expected = stats.binomtest(count, of).proportion_ci(method="wilson")
+    assert interval(ones(count, of)) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_students_interval_is_that_of_his_own_example() -> None:
+    assert interval(SLEEP_OTHER - SLEEP) == pytest.approx((0.7001142, 2.4598858), abs=1e-7)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30).filter(lambda values: not set(values) <= {0.0, 1.0}))
+def test_students_interval_agrees_with_statsmodels(values: list[float]) -> None:
+    array = np.array(values)
+    assert interval(array) == pytest.approx(DescrStatsW(array).tconfint_mean(), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [1.0]])
+def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
+    assert mean_interval(np.array(values)) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "binary"), [([0, 1, 1], True), ([1, 1], True), ([0, 0.5], False), ([0, 2], False), ([-0.0, 1], True)]
+)
+def test_scores_of_nought_and_one_are_told_from_others(values: list[float], binary: bool) -> None:
+    assert is_binary(np.array(values, dtype=float)) == binary
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9])
+def test_wilson_covers_the_truth_as_often_as_it_says(rate: float) -> None:
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(1000):
+        low, high = interval((random.random(80) < rate).astype(float))
+        covered += low <= rate <= high
+    assert 0.92 <= covered / 1000 <= 0.985
+
+
+def test_students_interval_covers_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(2)
+    drawn = random.normal(3, 2, (1000, 25))
+    covered = sum(low <= 3 <= high for low, high in map(interval, drawn))
+    assert 0.93 <= covered / 1000 <= 0.97
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_agrees_with_statsmodels(wins: int, losses: int) -> None:
+    expected = statsmodels_mcnemar([[5, wins], [losses, 5]], exact=True).pvalue if wins + losses else 1.0
+    assert mcnemar(wins, losses) == pytest.approx(min(1.0, expected), abs=1e-9)
+    assert mcnemar(wins, losses) == mcnemar(losses, wins)
+
+
+def binary_pair(wins: int, losses: int, both: int, neither: int) -> tuple[Values, Values]:
+    first = np.array([0.0] * wins + [1.0] * losses + [1.0] * both + [0.0] * neither)
+    second = np.array([1.0] * wins + [0.0] * losses + [1.0] * both + [0.0] * neither)
+    return first, second
+
+
+def test_two_models_with_scores_of_nought_and_one_are_compared_by_mcnemar() -> None:
+    found = paired_difference(*binary_pair(wins=10, losses=2, both=50, neither=38))
+    assert (found.wins, found.losses, found.n, found.method) == (10, 2, 100, "exact McNemar")
+    assert found.difference == pytest.approx(0.08)
+    assert found.p_value == pytest.approx(2 * sum(stats.binom.pmf(k, 12, 0.5) for k in range(3)))
+    assert found.low < 0.08 < found.high
+    # Newcombe (1998), "Improved confidence intervals for the difference … paired": the score interval is near.
+    assert (found.low, found.high) == pytest.approx((0.02, 0.15), abs=0.011)
+
+
+def test_sign_flips_reproduce_fishers_count_of_darwins_maize() -> None:
+    found = paired_difference(np.zeros(15), MAIZE)
+    assert found.method == "sign-flip permutation"
+    assert found.p_value == pytest.approx(1726 / 32768, abs=0.007)
+
+
+def test_sign_flips_are_exact_for_few_documents() -> None:
+    found = paired_difference(SLEEP, SLEEP_OTHER)
+    expected = stats.permutation_test((SLEEP_OTHER - SLEEP,), np.mean, permutation_type="samples", n_resamples=2**10)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert (found.wins, found.losses) == (9, 0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.15, 0.3])
+def test_random_sign_flips_agree_with_scipy(shift: float) -> None:
+    random = np.random.default_rng(3)
+    delta = random.normal(shift, 1, 60)
+    expected = stats.permutation_test(
+        (delta,), np.mean, permutation_type="samples", n_resamples=20_000, vectorized=True, rng=random
+    ).pvalue
+    assert paired_difference(np.zeros(60), delta).p_value == pytest.approx(expected, abs=0.02)
+
+
+def test_the_interval_of_a_difference_is_near_students_for_many_documents() -> None:
+    random = np.random.default_rng(4)
+    first = random.random(2000)
+    second = np.clip(first + random.normal(0.05, 0.3, 2000), 0, 1)
+    found = paired_difference(first, second)
+    assert (found.low, found.high) == pytest.approx(interval(second - first), abs=0.002)
+    few_values = paired_difference(np.round(first, 1), np.round(second, 1))
+    assert (few_values.low, few_values.high) == pytest.approx(
+        interval(np.round(second, 1) - np.round(first, 1)), abs=0.002
+    )
+
+
+@pytest.mark.parametrize("make", ["binary", "fractions"])
+def test_the_interval_of_a_difference_covers_the_truth_as_often_as_it_says(
+    make: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_lmms.statistics._DRAWS", 1000)
+    random = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        skill = random.random(150)
+        if make == "binary":
+            first, second = (random.random((2, 150)) < np.stack([skill, np.minimum(1, skill + 0.1)])).astype(float)
+            truth = 0.1 - 0.1**2 / 2
+        else:
+            first, second = skill, skill + random.normal(0.1, 0.5, 150)
+            truth = 0.1
+        found = paired_difference(first, second)
+        covered += found.low <= truth <= found.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize("make", ["binary", "fractions"])
+def test_equal_models_are_called_different_no_more_often_than_promised(
+    make: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_lmms.statistics._DRAWS", 1000)
+    random = np.random.default_rng(6)
+    called = 0
+    for _ in range(300):
+        skill = random.random(60)
+        if make == "binary":
+            first, second = (random.random((2, 60)) < skill).astype(float)
+        else:
+            first, second = skill + random.normal(0, 0.3, (2, 60))
+        called += paired_difference(first, second).p_value < 0.05
+    assert called / 300 <= 0.08
+
+
+def test_a_real_difference_is_found() -> None:
+    random = np.random.default_rng(7)
+    skill = random.random(500)
+    first, second = (random.random((2, 500)) < np.stack([skill, np.minimum(1, skill + 0.15)])).astype(float)
+    assert paired_difference(first, second).p_value < 0.01
+    assert paired_difference(skill, skill + random.normal(0.1, 0.5, 500)).p_value < 0.01
+
+
+PAIRS = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=12
+)
+
+
+@given(PAIRS)
+def test_a_comparison_turned_round_says_the_opposite(pairs: list[tuple[float, float]]) -> None:
+    first, second = (np.array(values) for values in zip(*pairs, strict=True))
+    one, other = paired_difference(first, second), paired_difference(second, first)
+    assert one.difference == -other.difference
+    assert (one.wins, one.losses) == (other.losses, other.wins)
+    assert one.p_value == pytest.approx(other.p_value)
+    assert one.low <= one.difference + 1e-12
+    assert one.difference <= one.high + 1e-12
+    assert 0 < one.p_value <= 1
+
+
+def test_the_same_scores_give_the_same_answer_each_time() -> None:
+    random = np.random.default_rng(8)
+    first, second = random.random((2, 50))
+    assert paired_difference(first, second) == paired_difference(first, second)
+
+
+def test_identical_models_do_not_differ() -> None:
+    for values in (ones(3, 9), np.linspace(0, 1, 9)):
+        found = paired_difference(values, values)
+        assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_models_without_shared_documents_do_not_differ() -> None:
+    found = paired_difference(np.array([]), np.array([]))
+    assert (found.n, found.p_value) == (0, 1)
+    assert np.isnan(found.difference)
+
+
+@pytest.mark.parametrize("shapes", [((2,), (3,)), ((2, 2), (2, 2))])
+def test_vectors_that_are_not_aligned_are_refused(shapes: Any) -> None:
+    with pytest.raises(ValueError, match="aligned"):
+        paired_difference(np.zeros(shapes[0]), np.zeros(shapes[1]))
+
+
+def test_a_large_benchmark_does_not_fill_the_servers_memory() -> None:
+    first, second = np.random.default_rng(9).random((2, 20_000))
+    tracemalloc.start()
+    paired_difference(first, second)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000_000
+
+
+@settings(max_examples=20)  # statsmodels collects all garbage of the process each time
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
+    expected = multipletests(p_values, method="holm")[1] if p_values else []
+    assert holm(p_values) == pytest.approx(list(expected), abs=1e-12)
+
+
+def test_holm_gives_the_textbook_values() -> None:
+    """Holm's procedure on p = 0.01, 0.04, 0.03, 0.005: the smallest times 4, the next times 3, and so on, rising."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def ranks(names: str, *different: str) -> dict[str, int]:
+    return tie_groups(list(names), lambda one, other: f"{one}{other}" in different)
+
+
+def test_names_that_do_not_differ_from_their_groups_best_share_its_rank() -> None:
+    assert ranks("abc", "ab", "bc", "ac") == {"a": 1, "b": 2, "c": 3}
+    assert ranks("abc") == {"a": 1, "b": 1, "c": 1}
+    assert ranks("abcd", "ac", "ad", "cd") == {"a": 1, "b": 1, "c": 3, "d": 4}
+    assert ranks("abc", "ac") == {"a": 1, "b": 1, "c": 3}
+    assert ranks("") == {}
