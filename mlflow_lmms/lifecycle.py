@@ -30,6 +30,8 @@ CRASH_RETRIES = 2
 
 #: Lua in Redis counts exactly up to here.
 LARGEST_TOKEN = 2**53
+#: Leases that end unclaimed leave gaps; a larger leap is made up, and would use up the tokens of the whole fleet.
+TOKEN_LEAP = 1_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,8 @@ class Lifecycle:
                 f"token {claim.token} of part {claim.part} is not newer than {part.token}",
                 minimum_token=self.store.largest_token() + 1,
             )
+        if claim.token > self.store.largest_token() + TOKEN_LEAP:
+            raise InvalidRequestError(f"token {claim.token} of part {claim.part} was never given out")
         if evaluation.active_tasks(claim.part) and self._holds_lease(claim):
             self.lose(evaluation, part)  # a part has one lease: the former owner is gone
         tasks = self.store.claim(

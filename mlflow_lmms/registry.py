@@ -172,8 +172,8 @@ def resolve_model(client: MlflowClient, request: EvaluationRequest) -> ResolvedM
     except (TypeError, ValueError, RecursionError):
         raise InvalidRequestError(
             f"{request.model} cannot be loaded as its version tags say: {ModelTag.ARGUMENTS} is a JSON object of "
-            f"names and texts, {ModelTag.GPUS} a number from 0 to 64, adapter and environment are plain names; correct "
-            "them in MLflow, or register the model again"
+            f"names and texts, {ModelTag.GPUS} a number from 0 to 64, adapter and environment are plain names; "
+            "correct them in MLflow, or register the model again"
         ) from None
 
 

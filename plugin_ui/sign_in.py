@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 from mlflow_lmms.errors import InvalidRequestError
 from plugin_ui import mlflow_server
 from plugin_ui.access_tokens import LONGEST_DAYS, TokenClaims, make_token
+from plugin_ui.api.parsing import json_object
 from plugin_ui.authentication import SignedInUser, require_session
 from plugin_ui.permissions import ANYONE, SIGNED_IN, requires
 from plugin_ui.rate_limits import LOGIN_LIMIT, limiter
@@ -89,7 +90,7 @@ def change_password() -> ResponseReturnValue:
 def create_token() -> ResponseReturnValue:
     """Make a bearer token of the caller's own, for ``MLFLOW_TRACKING_TOKEN``."""
     user = require_session()
-    days = (request.get_json(silent=True) or {}).get("days", _DEFAULT_DAYS)
+    days = json_object().get("days", _DEFAULT_DAYS) if request.content_length else _DEFAULT_DAYS
     if not isinstance(days, int) or isinstance(days, bool) or not 1 <= days <= LONGEST_DAYS:
         raise InvalidRequestError(f"days: expected a whole number from 1 to {LONGEST_DAYS}, got {days!r}")
     claims = TokenClaims(username=user.username, fingerprint=user.fingerprint)

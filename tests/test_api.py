@@ -247,6 +247,8 @@ def test_a_worker_with_an_older_token_is_refused(seeded: Seeded, visitor: FlaskC
     ):
         error = post(visitor, f"/worker/{call}", {**held, **more}, 409)["error"]
         assert error["class"] == "StaleTokenError"
+    made_up = {**held, "token": 2**53, "protocol": 1, "box": "b", "slot": "s"}
+    assert "never given out" in post(visitor, "/worker/claim", made_up, 400)["error"]["message"]
     assert error["details"]["minimum_token"] > token  # from here on the worker counts, when Redis lost its counter
 
 
