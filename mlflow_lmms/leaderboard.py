@@ -94,12 +94,12 @@ def make_board(scores: Iterable[Score], vectors: Vectors, *, partial: bool = Fal
 
     Args:
         vectors: per-sample scores of a result, None where there are none.
-        partial: whether results over a part of a task's documents take part.
+        partial: whether results over a part of a task's documents take part, where a model has no whole one.
     """
     everything = list(scores)
     taken = [score for score in everything if partial or not score.partial]
     latest: dict[tuple[str, str], Score] = {}
-    for score in sorted(taken, key=lambda score: score.recorded_at):
+    for score in sorted(taken, key=lambda score: (not score.partial, score.recorded_at)):
         latest[score.task, score.model] = score
     tasks = list(dict.fromkeys(score.task for score in everything if (score.task, score.model) in latest))
     columns: list[Column] = []
@@ -116,7 +116,8 @@ def _column(scores: Sequence[Score], vectors: Vectors) -> tuple[Column, dict[str
     reference = _reference(scores)
     notes = {score.model: incomparable(reference, score) for score in scores}
     ranked = [score for score in scores if notes[score.model] is None and score.higher_is_better is not None]
-    ordered = sorted(ranked, key=lambda score: score.value, reverse=bool(reference.higher_is_better))
+    higher_is_better = any(score.higher_is_better for score in ranked)
+    ordered = sorted(ranked, key=lambda s: (-s.value if higher_is_better else s.value, s.model))
     by_model = {score.model: score for score in scores}
 
     def differ(first: str, second: str) -> bool:
