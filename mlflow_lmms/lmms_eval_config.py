@@ -16,8 +16,9 @@ _SAME_NAME = ("model_args", "gen_kwargs", "tasks", "limit", "offset", "num_fewsh
 #: Settings of lmms-eval that the queue takes care of itself, or that only change what is printed.
 _OURS = frozenset(
     """output_path log_samples log_samples_suffix use_cache cache_requests verbosity process_with_media device
-    show_config check_integrity write_out predict_only wandb_args timezone reasoning_tags force_simple
-    include_path bootstrap_iters config hf_hub_log_args""".split()  # noqa: SIM905 (a list to read)
+    show_config check_integrity write_out wandb_args timezone
+    include_path config hf_hub_log_args process_docs_parallel wandb_log_samples swanlab_args
+    swanlab_log_samples tui""".split()  # noqa: SIM905 (a list to read)
 )
 _SEEDS = ("python", "numpy", "torch", "fewshot")
 
@@ -32,11 +33,12 @@ def read_lmms_eval_config(path: Path, overrides: Mapping[str, Any] | None = None
         InvalidRequestError: the file cannot be read, or an entry asks for what the queue cannot give.
     """
     try:
-        if path.stat().st_size > _SIZE_LIMIT:
-            raise InvalidRequestError(f"{path} is larger than 1 MB, which no evaluation config is")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        large = path.stat().st_size > _SIZE_LIMIT
+        content = None if large else yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidRequestError(f"{path} cannot be read as YAML: {error}") from None
+    if large:
+        raise InvalidRequestError(f"{path} is larger than 1 MB, which no evaluation config is")
     entries = content if isinstance(content, list) else [content]
     return [_request(entry, f"{path}, entry {n}", overrides or {}) for n, entry in enumerate(entries, start=1)]
 
@@ -59,7 +61,7 @@ def request_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     for name, value in arguments.items():
-        if value is None or name in _OURS:
+        if value is None or value is False or value == "" or name in _OURS:
             continue
         if name in _SAME_NAME:
             fields[name] = _limit(value) if name == "limit" else value
@@ -71,6 +73,11 @@ def request_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
             fields["seeds"] = _seeds(value)
         elif name in EvaluationRequest.model_fields:
             fields[name] = value
+        elif name == "env":
+            raise InvalidRequestError(
+                "env is not taken, because a request is stored: set the variables on the worker's box, and name "
+                "those that are secret with secrets"
+            )
         else:
             raise InvalidRequestError(
                 f"lmms-eval's argument {name}={value!r} is not supported in the queue: leave it out"
@@ -79,10 +86,13 @@ def request_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _limit(value: Any) -> int | None:
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidRequestError(f"limit is a number of documents, got {value!r}") from None
     if number == -1:
         return None
-    if number != int(number):
+    if not number.is_integer():
         raise InvalidRequestError(
             f"limit={value!r} is a share of the documents, which lmms-eval applies wrongly to several tasks (it "
             "uses the first task's count for all): give a number of documents"
@@ -99,7 +109,12 @@ def _batch_size(value: Any) -> Any:
 
 
 def _seeds(value: Any) -> dict[str, int]:
-    seeds = [int(part) for part in str(value).split(",") if part.strip().lower() != "none"]
+    """As lmms-eval does: one seed for all, or one each, of which the last may be left out; but none may be unset."""
+    given = value if isinstance(value, list) else str(value).split(",")
+    try:
+        seeds = [int(seed) for seed in given]
+    except (TypeError, ValueError):
+        seeds = []
     if len(seeds) == 1:
         seeds *= len(_SEEDS)
     if len(seeds) not in (3, 4):
