@@ -145,6 +145,7 @@ class Lifecycle:
             chunk_size=self._settings.chunk_size,
             thumbnail_bytes=self._settings.thumbnail_mb * 1_000_000,
             deadline_s=self._settings.deadline_s,
+            trust_remote_code=self._settings.trust_remote_code,
         )
 
     def started(self, owner: Owner, task: str) -> None:

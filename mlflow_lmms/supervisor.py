@@ -6,10 +6,12 @@ It knows programs as names with a start and an end, and nothing of what they do.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -75,6 +77,7 @@ class KeptProgram:
 
     def start(self) -> None:
         """Start the command; call it from a thread that lives as long as it."""
+        self._kill_left()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
             self.log.replace(self.log.with_suffix(".old.log"))
@@ -108,6 +111,16 @@ class KeptProgram:
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
+            self._kill_left()
+
+    def _kill_left(self) -> None:
+        """Kill what a keeper left behind that was itself killed: it holds the port that the next one needs."""
+        if self._process is None:
+            return
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry.name)) == self._process.pid:
+                    os.kill(int(entry.name), signal.SIGKILL)
 
 
 class Supervisor:

@@ -69,3 +69,4 @@ class WorkOrder(BaseModel):
     chunk_size: int
     thumbnail_bytes: int
     deadline_s: float
+    trust_remote_code: bool = False

@@ -164,3 +164,34 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
     supervisor.start()
     supervisor.stop()
     assert threading.active_count() == before
+
+
+def test_what_a_killed_keeper_leaves_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    """The program's child keeps a port, as a server's worker process does; the keeper is killed with -9."""
+    code = (
+        "import subprocess, sys, pathlib, time\n"
+        "hold = 'import socket, time; s = socket.create_server((\"127.0.0.1\", 0)); time.sleep(600)'\n"
+        "child = subprocess.Popen([sys.executable, '-c', hold])\n"
+        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child.pid))\n"
+        "time.sleep(600)\n"
+    )
+    program = python("server", code, tmp_path)
+    program.start()
+    assert until((tmp_path / "child").exists)
+    assert until(lambda: (tmp_path / "child").read_text() != "")
+    orphan = int((tmp_path / "child").read_text())
+    assert program._process is not None
+    os.kill(program._process.pid, signal.SIGKILL)
+    program.wait()
+    assert Path(f"/proc/{orphan}").exists()
+    program.start()
+    gone = until(lambda: not Path(f"/proc/{orphan}").exists() or _is_zombie(orphan))
+    program.stop()
+    assert gone
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

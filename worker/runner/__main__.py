@@ -56,7 +56,10 @@ def _evaluate(request: RunRequest, events: EventWriter) -> bool:
         # Not before: importing it imports lmms-eval, which takes seconds and must find the bars patched.
         from worker.runner.evaluation import Evaluation
         from worker.runner.log_capture import capture_logs
+        from worker.runner.remote_code import refuse_remote_code
 
+        if not request.trust_remote_code:
+            refuse_remote_code()
         capture_logs(events)
         return Evaluation(request, events, progress).run()
     return False

@@ -53,6 +53,7 @@ class RunRequest:
     output_folder: Path
     thumbnail_bytes: int
     device: str | None
+    trust_remote_code: bool
 
 
 def parse_request(text: str) -> RunRequest:
@@ -92,6 +93,7 @@ def _build(fields: _Fields) -> RunRequest:
         output_folder=fields.folder("output_folder"),
         thumbnail_bytes=fields.number("thumbnail_bytes", least=0),
         device=fields.optional("device", fields.text),
+        trust_remote_code=fields.flag("trust_remote_code", default=False),
     )
 
 
@@ -127,6 +129,12 @@ class _Fields:
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise RequestError(f"expected {name!r} to be a whole number of at least {least}, got {value!r}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._document.get(name, default)
+        if not isinstance(value, bool):
+            raise RequestError(f"expected {name!r} to be true or false, got {value!r}")
         return value
 
     def folder(self, name: str) -> Path:
