@@ -143,7 +143,8 @@ class Client:
             with self._http.session.get(url, headers=headers, stream=True, timeout=_STREAM_TIMEOUT_S) as response:
                 if not response.ok:
                     self._http.answer(response)
-                yield from parse_events(response.iter_lines(decode_unicode=True))
+                # Cut as bytes: text would also be cut at the line separators of Unicode.
+                yield from parse_events(line.decode() for line in response.iter_lines())
         except requests.RequestException as error:
             raise self._http.unavailable(error) from None
 

@@ -13,6 +13,7 @@ import requests
 
 from mlflow_lmms import errors
 from mlflow_lmms.errors import LmmsError, UnavailableError
+from mlflow_lmms.settings import mask_password
 
 Answer = TypeVar("Answer")
 
@@ -54,6 +55,7 @@ class HttpApi:
 
     def __init__(self, server_url: str, credentials: Credentials | None = None) -> None:
         self.server_url = server_url.rstrip("/")
+        self._shown = mask_password(self.server_url)
         self.session = requests.Session()
         signed = credentials or Credentials.from_environment()
         if signed.token:
@@ -91,7 +93,7 @@ class HttpApi:
     def unavailable(self, error: object) -> UnavailableError:
         """The error for a server that does not answer."""
         return UnavailableError(
-            f"the MLflow server at {self.server_url} does not answer ({_short(error)}): start it with "
+            f"the MLflow server at {self._shown} does not answer ({_short(error)}): start it with "
             "`mlflow-lmms up`, or set MLFLOW_TRACKING_URI to where it is; `mlflow-lmms doctor` checks it"
         )
 
@@ -108,8 +110,13 @@ class HttpApi:
             raise UnavailableError(_message(told) or f"the MLflow server answered {response.status_code}")
         if told is None and (response.ok or response.status_code == 404):
             raise LmmsError(
-                f"{self.server_url} is no MLflow server with our plugin: start it with `mlflow-lmms up`, or with "
+                f"{self._shown} is no MLflow server with our plugin: start it with `mlflow-lmms up`, or with "
                 "`mlflow server --app-name lmms`"
+            )
+        if response.status_code == 401:
+            raise errors.UnauthenticatedError(
+                f"the MLflow server at {self._shown} wants you to sign in: set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         raise _error(response.status_code, told)
 
