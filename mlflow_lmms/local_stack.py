@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import IO, Self
 
 import requests
 
-from mlflow_lmms.errors import ConfigurationError, ConflictError, UnavailableError
+from mlflow_lmms.errors import ConfigurationError, ConflictError, StorageFullError, UnavailableError
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.redis_server import EmbeddedRedis
 from mlflow_lmms.server_command import ADMIN_NAME, ADMIN_PASSWORD, migrate, server_command
@@ -25,6 +26,7 @@ from mlflow_lmms.settings import Settings
 from mlflow_lmms.supervisor import KeptProgram, Program, Supervisor
 
 HOST = "127.0.0.1"
+_LEAST_FREE = 100_000_000
 _EARLIER_RUN_S = 30.0
 _WORKER_GRACE_S = 15.0
 
@@ -64,7 +66,9 @@ class LocalStack:
         """Start everything and return when everything answers.
 
         Raises:
-            ConflictError: the folder is in use. ConfigurationError: port taken, folder not writable, no queue server.
+            ConflictError: the folder is in use.
+            StorageFullError: its disk is full.
+            ConfigurationError: port taken, folder not writable, no queue server.
             UnavailableError: a part did not start; with the end of its log.
         """
         try:
@@ -96,11 +100,17 @@ class LocalStack:
 
     def _take_folder(self) -> tuple[IO[str], IO[str]]:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds users, models and samples
+            free = shutil.disk_usage(self.folder).free
             up = self._open.enter_context((self.folder / "up.lock").open("a+"))
             programs = self._open.enter_context((self.folder / "programs.lock").open("a+"))
         except OSError as error:
             raise ConfigurationError(f"the data folder {self.folder} cannot be written: {error}") from None
+        if free < _LEAST_FREE:
+            raise StorageFullError(
+                f"only {free / 1e6:.0f} MB are free where the data folder {self.folder} lies, and the server needs "
+                f"{_LEAST_FREE / 1e6:.0f} MB to start: make room, or choose another place with --data-folder"
+            )
         if not _locked(up):
             up.seek(0)
             raise ConflictError(

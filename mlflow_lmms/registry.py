@@ -17,6 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
 
+from mlflow_lmms.adapters import WITHOUT_GPU
 from mlflow_lmms.errors import InvalidRequestError, NotFoundError, UnavailableError
 from mlflow_lmms.model_arguments import refuse_secrets
 from mlflow_lmms.model_files import describe_files
@@ -27,13 +28,6 @@ EXPERIMENT = "lmms-models"
 _DESCRIPTION = "lmms_model.json"
 _LABEL_LIMIT = 200
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[A-Za-z0-9_\-]+))")
-
-#: Adapters that compute elsewhere, or on the CPU: they must not hold a GPU.
-_WITHOUT_GPU = frozenset(
-    """async_openai async_openai_compatible async_openai_compatible_chat batch_gpt4 claude dummy dummy_video_reader
-    from_log gemini gemini_api generation_api gpt4o_audio gpt4v litellm litellm_chat litellm_compatible openai
-    openai_compatible openai_compatible_chat qwen_vl_api reka srt_api""".split()  # noqa: SIM905 (a list to read)
-)
 
 
 class ModelTag:
@@ -216,7 +210,7 @@ def _unregistered(request: EvaluationRequest) -> ResolvedModel:
 
 def default_gpus(adapter: str) -> int:
     """GPUs that a model of this adapter needs when nobody says: none for an API or toy model, else one."""
-    return 0 if adapter in _WITHOUT_GPU else 1
+    return 0 if adapter in WITHOUT_GPU else 1
 
 
 def find_version(client: MlflowClient, uri: str) -> ModelVersion:

@@ -19,6 +19,7 @@ from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from mlflow_lmms.adapters import check_adapter
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.errors import InvalidRequestError, NotAllowedError, StorageFullError, UnavailableError
 from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
@@ -119,6 +120,8 @@ class Submission:
         format_model_arguments(model.model_args)
         format_model_arguments(request.gen_kwargs)
         refuse_secrets(model.model_args)
+        if model.environment is None:
+            check_adapter(model.adapter)
         if not self._settings.trust_remote_code:
             refuse_remote_code(model.model_args | {model.artifact_argument or "path": "its files"})
         return tasks, model

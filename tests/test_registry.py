@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mlflow_lmms.adapters import WITHOUT_GPU
 from mlflow_lmms.errors import InvalidRequestError, NotFoundError, UnavailableError
 from mlflow_lmms.registry import (
-    _WITHOUT_GPU,
     ModelDescription,
     ModelTag,
     default_gpus,
@@ -220,4 +220,4 @@ def test_the_adapters_without_gpu_are_lmms_evals_own_with_all_their_names() -> N
     every_name = names | {alias for name in names for alias in MODEL_ALIASES.get(name, ())}
     assert {name for name in every_name if default_gpus(name)} == set()
     without = {name for name in list_available_models(include_aliases=True) if not default_gpus(name)}
-    assert without == _WITHOUT_GPU
+    assert without == WITHOUT_GPU

@@ -14,6 +14,7 @@ import click
 
 from mlflow_lmms.cli.registry_client import registry_client
 from mlflow_lmms.local_stack import LocalStack, pages
+from mlflow_lmms.server_command import ADMIN_NAME, ADMIN_PASSWORD, secrets_folder
 from mlflow_lmms.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -96,6 +97,15 @@ def greet(stack: LocalStack) -> None:
     program = stack.embedded.program if stack.embedded is not None else None
     queue = program or ("adopted a running one" if stack.embedded is not None else "as set by MLFLOW_LMMS_REDIS_URL")
     rows = {"data": stack.folder, "queue": queue, "logs": stack.folder / "logs", **pages(stack.url)}
+    if stack.settings.auth == "basic":
+        rows["sign in"] = f"as {os.environ.get(ADMIN_NAME, 'admin')}, password in {_password_place(stack)}"
     for name, value in rows.items():
         click.echo(f"{name.lower():<12} {value}")
-    click.echo(f"in another terminal: MLFLOW_TRACKING_URI={stack.url} mlflow-lmms submit …; Ctrl-C stops everything")
+    here = f"MLFLOW_TRACKING_URI={stack.url} MLFLOW_LMMS_DATA_FOLDER={stack.folder}"
+    click.echo(f"in another terminal: export {here}; mlflow-lmms submit …; Ctrl-C stops everything")
+
+
+def _password_place(stack: LocalStack) -> str:
+    if ADMIN_PASSWORD in os.environ:
+        return ADMIN_PASSWORD
+    return str(secrets_folder(stack.folder) / "admin_password")
