@@ -45,7 +45,9 @@ def test_models_are_registered_once_and_again_only_when_their_files_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # a store in this process looks models up there
+    # A store in this process looks models up at MLflow's global address.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", uri)
     client = MlflowClient(uri)
     client.create_experiment("lmms-models", artifact_location=str(tmp_path / "artifacts"))
     trained = demo.train_models(tmp_path / "models")
