@@ -123,7 +123,8 @@ class EvaluationQueue:
         """Put a part into its queue; one that is already queued or leased stays as it is."""
         identifier = job_id(run_id, part)
         # One at a time: the submission and the reaper may both find the part missing, and RQ's steps are several.
-        with self._answering(), self._redis.lock(f"lmms:enqueue:{identifier}", timeout=10, blocking_timeout=5):
+        lock = self._redis.lock(f"lmms:enqueue:{identifier}", timeout=10, blocking_timeout=5, sleep=0.02)
+        with self._answering(), lock:
             if identifier in self.queued() or self._redis.exists(lease_key(identifier)):
                 return
             self._forget(identifier)

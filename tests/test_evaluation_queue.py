@@ -99,7 +99,7 @@ def test_enqueuing_at_once_leaves_one_job_that_can_be_claimed_once(
 ) -> None:
     queues = [EvaluationQueue(empty_valkey) for _ in range(4)]
     book = LeaseBook(connection, 15)
-    for round_ in range(20):
+    for round_ in range(10):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda queue: queue.enqueue(f"run{round_}", "0", "normal", 0), queues))  # noqa: B023
         claims = [book.claim(SLOT) for _ in range(3)]
