@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner_files import FINGERPRINT, doc_hash
 
@@ -239,6 +239,7 @@ def test_equal_scores_are_ordered_the_same_whichever_came_first() -> None:
 MODELS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 30), min_size=1)
 
 
+@settings(max_examples=40)
 @given(MODELS, MODELS)
 def test_a_board_does_not_depend_on_the_order_of_the_results(first: dict[str, int], second: dict[str, int]) -> None:
     outputs: Outputs = {(model, "t"): right(count, 30) for model, count in first.items()}
