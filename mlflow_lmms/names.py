@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 
 NAME_LIMIT = 250
+TAGS_AT_ONCE = 100  # in one call
 DEFAULT_FILTER = "none"
 EXPERIMENT = "lmms-eval"
 

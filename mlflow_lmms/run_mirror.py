@@ -10,11 +10,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_lmms.evaluation import Evaluation
-from mlflow_lmms.names import Tag
+from mlflow_lmms.names import TAGS_AT_ONCE, Tag
 from mlflow_lmms.states import FINAL, MLFLOW_STATUS, State
 
-#: MLflow takes so many tags in one call.
-TAGS_AT_ONCE = 100
 _ENDED = ("FINISHED", "FAILED", "KILLED")
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Run, RunTag
 
 from mlflow_lmms.errors import UnreadableOutputError
-from mlflow_lmms.names import Artifact, MetricName, Tag, cut, was_cut
-from mlflow_lmms.run_mirror import TAGS_AT_ONCE
+from mlflow_lmms.names import TAGS_AT_ONCE, Artifact, MetricName, Tag, cut, was_cut
 from mlflow_lmms.score_vectors import read_score_vector
 from mlflow_lmms.statistics import mean_interval
 from mlflow_lmms.task_result import SliceResult, TaskResult, read_task_result
