@@ -39,8 +39,9 @@ def mlflow_uri(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def mlflow_client(mlflow_uri: str) -> MlflowClient:
+def mlflow_client(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """MLflow's own client on `mlflow_uri`."""
+    look_models_up_at(mlflow_uri, monkeypatch)
     return MlflowClient(mlflow_uri)
 
 
@@ -82,6 +83,7 @@ def services(
     monkeypatch.chdir(shared_mlflow.parent)
     monkeypatch.setattr("mlflow_lmms.services.read_catalogue", lambda folders: catalogue)
     client = MlflowClient(f"sqlite:///{shared_mlflow}")
+    look_models_up_at(client.tracking_uri, monkeypatch)
 
     def fetch(run_id: str, path: str) -> Path:
         try:
@@ -102,3 +104,9 @@ def services(
     )
     yield built
     built.store.engine.dispose()
+
+
+def look_models_up_at(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a store in this process look logged models up in `uri`: it asks MLflow's global address, whoever set that."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", uri)

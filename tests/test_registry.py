@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core_services import look_models_up_at
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -32,6 +33,7 @@ def client(shared_mlflow: Path) -> MlflowClient:
 @pytest.fixture(autouse=True)
 def _stand_beside_the_store(shared_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shared_mlflow.parent)  # MLflow makes artifact folders where it stands
+    look_models_up_at(f"sqlite:///{shared_mlflow}", monkeypatch)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from core_services import look_models_up_at
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
 from runner_files import FINGERPRINT, Scores, write_task
@@ -26,6 +27,7 @@ HALF: Scores = [1.0, 0.0] * 10
 @pytest.fixture
 def client(shared_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.chdir(shared_mlflow.parent)  # MLflow makes artifact folders where it stands
+    look_models_up_at(f"sqlite:///{shared_mlflow}", monkeypatch)
     return MlflowClient(f"sqlite:///{shared_mlflow}")
 
 
