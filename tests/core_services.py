@@ -107,6 +107,6 @@ def services(
 
 
 def look_models_up_at(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a store in this process look logged models up in `uri`: it asks MLflow's global address, whoever set that."""
+    """Let stores of this process look logged models up in `uri`; they ask MLflow's global address, whoever set it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", uri)
