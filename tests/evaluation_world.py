@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import redis
 from flask import Flask
@@ -73,6 +74,7 @@ class EvaluationWorld:
 
     def register(self, name: str) -> str:
         """Register a model and return its URI."""
+        mlflow.set_tracking_uri(self.backend_store_uri)  # where the store looks logged models up
         version = register_model(self.client, name, ModelDescription(adapter="digits", gpus=0))
         return f"models:/{name}/{version.version}"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core_services import look_models_up_at
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -45,9 +46,7 @@ def test_models_are_registered_once_and_again_only_when_their_files_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    # A store in this process looks models up at MLflow's global address.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", uri)
+    look_models_up_at(uri, monkeypatch)
     client = MlflowClient(uri)
     client.create_experiment("lmms-models", artifact_location=str(tmp_path / "artifacts"))
     trained = demo.train_models(tmp_path / "models")
