@@ -7,6 +7,7 @@ import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -98,14 +99,14 @@ def test_killed_server_loses_nothing(stack: RunningStack) -> None:
             if "--app-name" in " ".join(process.cmdline()):
                 process.send_signal(signal.SIGKILL)
 
-    def answers() -> bool:
+    def ended() -> dict[str, Any] | None:
         try:
-            return bool(stack.client.evaluation(run_id))
-        except LmmsError:
-            return False
+            evaluation = stack.client.evaluation(run_id)
+        except LmmsError:  # it is away
+            return None
+        return evaluation if evaluation["state"] in ("finished", "failed", "cancelled") else None
 
-    until(answers, within_s=120, what="the server to be back")
-    evaluation = stack.wait(run_id)
+    evaluation = until(ended, within_s=180, what="the server to be back and the run to end")
     assert evaluation["state"] == "finished", evaluation["tasks"]
 
 
