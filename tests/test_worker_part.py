@@ -211,7 +211,7 @@ def test_the_runner_is_asked_as_the_protocol_says(world: World) -> None:
         "tasks": ["ok_1"], "include_paths": [], "limit": None, "offset": 0, "batch_size": 1, "num_fewshot": 2,
         "seeds": {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}, "gen_kwargs": "temperature=0",
         "repeats": None, "chunk_size": 8, "cache_folder": str(world.spool.cache),
-        "output_folder": str(world.spool.output), "thumbnail_bytes": 0, "device": None,
+        "output_folder": str(world.spool.output), "thumbnail_bytes": 0, "device": None, "trust_remote_code": False,
     }  # fmt: skip
 
 
