@@ -1,7 +1,29 @@
-"""Evaluate large multimodal models with lmms-eval from MLflow."""
+"""Evaluate large multimodal models with lmms-eval from MLflow.
 
-from mlflow_lmms.client import Client
-from mlflow_lmms.errors import LmmsError
-from mlflow_lmms.request import EvaluationRequest
+Names are imported when they are asked for: the runner imports `mlflow_lmms.reading` under Pythons that have neither
+MLflow nor pydantic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow_lmms.client import Client
+    from mlflow_lmms.errors import LmmsError
+    from mlflow_lmms.request import EvaluationRequest
 
 __all__ = ["Client", "EvaluationRequest", "LmmsError"]
+
+_HOMES = {
+    "Client": "mlflow_lmms.client",
+    "EvaluationRequest": "mlflow_lmms.request",
+    "LmmsError": "mlflow_lmms.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -250,8 +251,17 @@ def test_an_environment_that_the_box_does_not_offer_is_named_with_the_remedy(tmp
         python_of("gone", settings)
 
 
-def test_another_python_sees_the_runner_and_nothing_else_of_ours(tmp_path: Path) -> None:
+def test_another_python_sees_the_runner_and_its_rules_and_nothing_else_of_ours(tmp_path: Path) -> None:
     folder = runner_path(tmp_path / "path")
     assert runner_path(folder) == folder
-    assert sorted(item.name for item in folder.rglob("*")) == ["__init__.py", "runner", "worker"]
+    seen = sorted(str(item.relative_to(folder)) for item in folder.rglob("*") if item.name != "__init__.py")
+    assert seen == ["mlflow_lmms", "mlflow_lmms/reading", "worker", "worker/runner"]
     assert (folder / "worker" / "runner" / "__main__.py").is_file()
+    program = "import sys, worker.runner.task_result as found; print(found.__file__); print(*sys.modules)"
+    environ = {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"]}
+    told = subprocess.run(
+        [sys.executable, "-P", "-c", program], env=environ, capture_output=True, text=True, check=True
+    )
+    file, modules = told.stdout.splitlines()
+    assert file.startswith(str(folder))
+    assert not {"pydantic", "mlflow", "mlflow_lmms.client"} & set(modules.split())

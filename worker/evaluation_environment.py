@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import mlflow_lmms
 import worker
 from mlflow_lmms.errors import InvalidRequestError
 from mlflow_lmms.settings import Settings
@@ -94,14 +95,18 @@ def python_of(environment: str | None, settings: Settings) -> str:
 
 
 def runner_path(folder: Path) -> Path:
-    """A folder with nothing but the runner in it, for a Python that this project is not installed in."""
-    package = folder / "worker"
-    package.mkdir(parents=True, exist_ok=True)
-    (package / "__init__.py").touch()
-    source = Path(worker.__file__).parent / "runner"
-    link = package / "runner"
+    """A folder with the runner and the rules of reading alone, for a Python that this project is not installed in."""
+    (folder / "worker").mkdir(parents=True, exist_ok=True)
+    (folder / "mlflow_lmms").mkdir(exist_ok=True)
+    (folder / "worker" / "__init__.py").touch()
+    (folder / "mlflow_lmms" / "__init__.py").touch()
+    _link(folder / "worker" / "runner", Path(worker.__file__).parent / "runner")
+    _link(folder / "mlflow_lmms" / "reading", Path(mlflow_lmms.__file__).parent / "reading")
+    return folder
+
+
+def _link(link: Path, source: Path) -> None:
     if not link.is_symlink() or link.readlink() != source:
-        fresh = package / f"runner.{os.getpid()}"
+        fresh = link.with_name(f"{link.name}.{os.getpid()}")
         fresh.symlink_to(source)
         fresh.replace(link)
-    return folder

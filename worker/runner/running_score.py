@@ -20,11 +20,11 @@ from lmms_eval import evaluator
 from lmms_eval.api.instance import unwrap_generation_output
 from lmms_eval.api.reasoning import parse_reasoning_tags_config
 
+from mlflow_lmms.reading.primary_metric import MetricKey, choose_primary
+from mlflow_lmms.reading.sample_scores import direct_number, first_number, mean, scale_of
 from worker.runner.events import EventWriter
 from worker.runner.intervals import interval
-from worker.runner.primary_metric import MetricKey, choose_primary
 from worker.runner.random_state import RandomState
-from worker.runner.sample_scores import direct_number, first_number, mean, scale_of
 
 _SLOW_S = 0.05  # per document; above it, scoring twice would be felt
 _JUDGE = re.compile(r"judge|openai|anthropic|get_chat_response|requests\.post", re.IGNORECASE)

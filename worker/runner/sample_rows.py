@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlflow_lmms.reading.primary_metric import MetricKey
 from worker.runner.failures import TaskFailure
-from worker.runner.primary_metric import MetricKey
 
 _NOT_METRICS = ("_stderr", "_stderr_clt", "_stderr_clustered")
 

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlflow_lmms.reading.primary_metric import MetricKey
+from mlflow_lmms.reading.sample_scores import Scores
 from worker.runner.document_records import DocumentRecord
 from worker.runner.output_files import write_atomically
-from worker.runner.primary_metric import MetricKey
 from worker.runner.sample_rows import SampleRows
-from worker.runner.sample_scores import Scores
 
 _MEDIA = pa.list_(pa.struct([("mime", pa.string()), ("data", pa.binary())]))
 

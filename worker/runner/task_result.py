@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_lmms.reading.primary_metric import MetricKey, Primary, choose_primary
+from mlflow_lmms.reading.sample_scores import Scores, direct_number, is_binary, sample_scores, scale_of
+from mlflow_lmms.reading.slices import dimensions, length_groups, slice_scores
 from worker.runner.document_records import DocumentRecord, PictureBudget, read_documents
 from worker.runner.events import PROTOCOL
 from worker.runner.fingerprint import fingerprint
 from worker.runner.output_files import escape, write_json
-from worker.runner.primary_metric import MetricKey, Primary, choose_primary
 from worker.runner.progress import Progress
 from worker.runner.request import RunRequest
 from worker.runner.sample_rows import SampleRows
-from worker.runner.sample_scores import Scores, direct_number, is_binary, sample_scores, scale_of
 from worker.runner.samples import samples_table, scores_table, write_table
-from worker.runner.slices import dimensions, length_groups, slice_scores
 
 # Pictures are a courtesy: a task whose pictures are costly to make gets some, not a second run's worth of work.
 _PICTURE_S, _PICTURE_SHARE = 5.0, 0.05

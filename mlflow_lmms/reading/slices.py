@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from worker.runner.sample_scores import mean
+from mlflow_lmms.reading.sample_scores import mean
 
 _FEWEST_GROUPS, _MOST_GROUPS = 2, 50
 _MEDIAN_GROUP = 5
