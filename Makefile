@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all the set-up there is: they make a virtual environment on first use.
 #
 #   make demo [ARGS=--exit]   everything on this machine: server, queue, worker, three models evaluated and ranked
-#   make test [ARGS=…]        the whole test suite (ARGS go to pytest)
+#   make test [ARGS=…]        the whole test suite (ARGS go to pytest), JOBS files at a time
 #   make check                formatting, lint, types, import rules
 #   make bench                every benchmark
 #   make dev                  `up` for developers: Python and templates reload, an empty history is seeded
@@ -11,6 +11,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+# Tests wait for servers more than they compute: one process more than there are cores, at most 8.
+JOBS   ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 7 ? cores + 1 : 8)))
 BIN    := $(VENV)/bin
 ENVIRONMENT = @command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11-3.13" >&2; exit 1; }; \
 	$(PYTHON) .ci/make_environment.py $(VENV)
@@ -24,7 +26,7 @@ demo:
 
 test:
 	$(ENVIRONMENT) local,dev
-	$(BIN)/python -P -m pytest $(ARGS)
+	$(BIN)/python -P -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check:
 	$(ENVIRONMENT) local,dev
