@@ -6,6 +6,8 @@ indexing all of lmms-eval's own tasks takes seconds. (lmms-eval 0.7.3.)
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,9 +58,26 @@ class TaskSource:
         return self._complete
 
     def _index(self, folders: list[str], include_defaults: bool = False) -> Any:
-        return TaskManager(
-            include_path=folders or None, include_defaults=include_defaults, model_name=self._request.model
-        )
+        return _Index(include_path=folders or None, include_defaults=include_defaults, model_name=self._request.model)
+
+
+class _Index(TaskManager):  # type: ignore[misc]
+    """lmms-eval's index, but for its own tasks, which are read once in a process."""
+
+    def _get_task_and_group(self, task_dir: str) -> Any:
+        own = Path(task_dir) == _OWN_TASKS
+        return copy.deepcopy(_own_index()) if own else super()._get_task_and_group(task_dir)
+
+
+@functools.cache
+def _own_index() -> Any:
+    return TaskManager(include_defaults=False)._get_task_and_group(str(_OWN_TASKS))
+
+
+def index_own_tasks() -> None:
+    """Read what lmms-eval's own tasks are called, so that no later look-up in this process, or a copy, has to."""
+    _own_index()
+    _own_folders()
 
 
 def _holds(manager: Any, name: str) -> bool:
@@ -74,9 +93,18 @@ def _holds(manager: Any, name: str) -> bool:
 
 def _own_folder(name: str) -> Path | None:
     """Return the folder of the one file among lmms-eval's own tasks that defines `name`, if it is one."""
-    wanted = name.encode()
-    files = [file for file in _OWN_TASKS.rglob("*.yaml") if wanted in _NAMED.findall(file.read_bytes())]
-    return files[0].parent if len(files) == 1 else None
+    folders = _own_folders().get(name.encode(), [])
+    return folders[0] if len(folders) == 1 else None
+
+
+@functools.cache
+def _own_folders() -> dict[bytes, list[Path]]:
+    """The folder of each file that defines a name, by name."""
+    found: dict[bytes, list[Path]] = {}
+    for file in _OWN_TASKS.rglob("*.yaml"):
+        for name in set(_NAMED.findall(file.read_bytes())):
+            found.setdefault(name, []).append(file.parent)
+    return found
 
 
 def _leaves(tree: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
