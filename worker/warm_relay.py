@@ -46,8 +46,9 @@ def _hand_over(server: socket.socket, name: str, keeper: Sequence[str]) -> str |
         folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         events = int(os.environ[EVENT_DESCRIPTOR])
         message = json.dumps(_description(keeper)).encode() + b"\n"
-        sent = socket.send_fds(server, [message], [0, 1, 2, events, folder])
-        server.sendall(message[sent:])
+        with suppress(BrokenPipeError):  # it has refused already, and says why
+            sent = socket.send_fds(server, [message], [0, 1, 2, events, folder])
+            server.sendall(message[sent:])
         os.close(folder)
         answer = server.recv(1 << 12).decode(errors="replace").strip()
     except TimeoutError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -83,6 +84,15 @@ class WarmStart:
         if self._process is None or again:
             self.stop()
             self._start(kind)
+
+    def serving(self) -> bool:
+        """Whether the next run of the server's kind would start warm."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+            try:
+                visitor.connect(f"\0{self._name}")
+            except OSError:
+                return False
+        return True
 
     def _look_after(self) -> None:
         code = None if self._process is None else self._process.poll()

@@ -127,16 +127,24 @@ class _Server:
         if user != os.getuid():
             connection.close()
             return
-        if (reason := self._watch.stale()) is not None:
-            connection.sendall(f"no: {reason}\n".encode())
+        self._last = time.monotonic()
+        self._count += 1
+        keeper = -1
+        if (reason := self._watch.stale()) is None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)  # a keeper-to-be must not lose one, nor die of it
+            try:
+                keeper = os.fork()
+            except OSError as error:  # no memory, too many processes
+                reason = f"it cannot fork: {error}"
+        if keeper == 0:
+            self._become_run(connection)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        if reason is not None:
+            with suppress(OSError):
+                connection.sendall(f"no: {reason}\n".encode())
             connection.close()
             self._retire()
             return
-        self._last = time.monotonic()
-        self._count += 1
-        keeper = os.fork()
-        if keeper == 0:
-            self._become_run(connection)
         handle = os.pidfd_open(keeper)
         self._keepers[handle] = (keeper, connection)
         self._epoll.register(handle, select.EPOLLIN)
@@ -156,6 +164,8 @@ class _Server:
         self._epoll.unregister(handle)
         os.close(handle)
         self._last = time.monotonic()
+        if code < 0:  # somebody killed the keeper: what it kept goes with this server
+            self._retire()
         with suppress(OSError):  # nobody may wait for it any more
             connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
         connection.close()  # which the epoll notices by itself
@@ -166,7 +176,6 @@ class _Server:
             self._leave_server()
             os.setsid()
             _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-            signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
             run = _HandedOver.receive(connection)
             if run is None:
                 os._exit(0)
@@ -289,4 +298,6 @@ class _LeasePlace:
 if __name__ == "__main__":
     told = sys.argv[1:]
     del sys.argv[1:]  # lmms-eval reads them
-    sys.exit(main(*told))
+    status = main(*told)
+    sys.stderr.flush()
+    os._exit(status)  # taking the interpreter apart takes seconds
