@@ -103,13 +103,15 @@ class _Server:
     def serve(self) -> None:
         """Serve until retired and without runs."""
         while self._listener is not None or self._keepers:
-            for descriptor, _ in self._epoll.poll(_IDLE_S / 60):
-                if self._listener is not None and descriptor == self._listener.fileno():
-                    self._accept(self._listener)
-                elif descriptor in self._keepers:
-                    self._ended(descriptor)
-                else:
-                    self._stop(descriptor)
+            told = {descriptor for descriptor, _ in self._epoll.poll(_IDLE_S / 60)}
+            for descriptor in told & {*self._keepers}:
+                self._ended(descriptor)
+            for keeper, connection in self._keepers.values():
+                if connection.fileno() in told:
+                    self._stop(keeper, connection)
+            # Last, since a new connection may have the number of one that has just been closed.
+            if self._listener is not None and self._listener.fileno() in told:
+                self._accept(self._listener)
             now = time.monotonic()
             idle = not self._keepers and now - self._last > _IDLE_S
             if idle or now - self._began > _OLDEST_S or self._count >= _MOST_RUNS:
@@ -151,12 +153,10 @@ class _Server:
         # What the place-holder writes is for the copy; here only its end counts.
         self._epoll.register(connection, select.EPOLLRDHUP)
 
-    def _stop(self, descriptor: int) -> None:
+    def _stop(self, keeper: int, connection: socket.socket) -> None:
         """The place-holder has ended, or wants the run to."""
-        self._epoll.unregister(descriptor)
-        for keeper, connection in self._keepers.values():
-            if connection.fileno() == descriptor:
-                os.kill(keeper, signal.SIGTERM)  # not reaped yet, so the pid is its own
+        self._epoll.unregister(connection)
+        os.kill(keeper, signal.SIGTERM)  # not reaped yet, so the pid is its own
 
     def _ended(self, handle: int) -> None:
         keeper, connection = self._keepers.pop(handle)
@@ -166,9 +166,11 @@ class _Server:
         self._last = time.monotonic()
         if code < 0:  # somebody killed the keeper: what it kept goes with this server
             self._retire()
+        with suppress(FileNotFoundError):  # it was asked to stop
+            self._epoll.unregister(connection)
         with suppress(OSError):  # nobody may wait for it any more
             connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
-        connection.close()  # which the epoll notices by itself
+        connection.close()
 
     def _become_run(self, connection: socket.socket) -> NoReturn:
         """In the copy: take over what the place-holder hands over; never returns."""
