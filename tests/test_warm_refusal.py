@@ -74,7 +74,7 @@ def test_a_server_that_does_not_answer_is_killed_and_replaced(ready: Box) -> Non
 
 
 def test_a_server_retires_after_so_many_runs_and_the_next_one_follows(tmp_path: Path) -> None:
-    box = Box(tmp_path, _MOST_RUNS=2)
+    box = Box(tmp_path, {"_MOST_RUNS": 2})
     try:
         box.make_ready()  # the visit that finds it ready is the first
         assert box.run().forked
@@ -90,7 +90,7 @@ def test_a_server_retires_after_so_many_runs_and_the_next_one_follows(tmp_path: 
 
 @pytest.mark.parametrize("limits", [{"_IDLE_S": 2.0}, {"_OLDEST_S": 2.0, "_IDLE_S": 60.0}])
 def test_a_server_that_is_idle_or_old_ends_but_not_under_a_run(tmp_path: Path, limits: dict[str, float]) -> None:
-    box = Box(tmp_path, **limits)
+    box = Box(tmp_path, limits)
     try:
         box.make_ready()
         process = box.start("tell(up=1)\ntime.sleep(300)")

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from warm_box import Box, until
 
+import worker
+from mlflow_lmms.evaluation_queue import EvaluationQueue
+from mlflow_lmms.settings import Settings
+from worker.leases import Slot, mark
 from worker.process_tree import kill_all, processes_of
+from worker.slot import slot_input
 
 # A child in its own session without any variable whose parent has ended, and a forked one in another session.
 STRAYS = """
@@ -188,6 +195,62 @@ def test_kill_9_of_the_worker_leaves_nothing(tmp_path: Path) -> None:
         process.kill()
     until(lambda: not processes_of(mark) and not any(map(psutil.pid_exists, server)), what="the end of everything")
     assert _sleepers(before) == []
+
+
+@pytest.fixture
+def slot(empty_valkey: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], EvaluationQueue]]:
+    """A slot's process on a queue server of its own."""
+    settings = Settings(data_folder=tmp_path, redis_url=empty_valkey, stop_grace_s=0.5, box="b", warm_start=True)
+    script = Path(__file__).with_name("stand_in_warm_slot.py")
+    environ = {**os.environ, "PYTHONPATH": f"{Path(worker.__file__).parents[1]}:{Path(__file__).parent}"}
+    process = subprocess.Popen([sys.executable, "-P", script], stdin=subprocess.PIPE, cwd=tmp_path, env=environ)
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(slot_input(Slot("b", "b.cpu0"), settings, exit_when_idle=False))
+    yield process, EvaluationQueue(empty_valkey)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_slot_tends_its_server_and_takes_it_along_when_it_ends(
+    slot: tuple[subprocess.Popen[bytes], EvaluationQueue], tmp_path: Path, how: signal.Signals
+) -> None:
+    process, queue = slot
+    queue.enqueue("ab12" * 8, "first", "normal", 0)
+    until((tmp_path / "first").exists)
+    assert (tmp_path / "first").read_text() == "cold"
+    servers = until(lambda: _serving(process.pid), what="the fork server")
+    last = "long" if how is signal.SIGKILL else "short"
+    for part in ("second", last):
+        queue.enqueue("ab12" * 8, part, "normal", 0)
+        until((tmp_path / part).exists)
+    assert (tmp_path / last).read_text() == "warm"
+    until(lambda: queue.leases() or last == "short")
+    if how is signal.SIGKILL:
+        (lease,) = queue.leases().values()
+        found = mark(lease.job_id, lease.token)
+        assert processes_of(found)
+    process.send_signal(how)
+    until(lambda: not any(map(psutil.pid_exists, servers)), what="the end of the fork server")
+    if how is signal.SIGKILL:
+        until(lambda: not processes_of(found), what="the end of the part's processes")
+
+
+def _serving(slot: int) -> list[int]:
+    """The slot's fork server and its keeper, once a run would be served."""
+    found = []
+    for child in psutil.Process(slot).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            words = child.cmdline()
+            if "worker.runner.fork_server" in words:
+                found.append(child.pid)
+                name = words[words.index("worker.runner.fork_server") + 1]
+    with socket.socket(socket.AF_UNIX) as visitor, suppress(OSError):
+        if found:
+            visitor.connect(f"\0{name}")
+            return found
+    return []
 
 
 def _sleepers(before: set[int]) -> list[int]:

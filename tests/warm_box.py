@@ -6,9 +6,10 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -56,34 +57,40 @@ class End:
 class Box:
     """One slot's warm start with a made-up evaluation environment."""
 
-    def __init__(self, folder: Path, **constants: float) -> None:
+    def __init__(
+        self, folder: Path, constants: Mapping[str, float] = MappingProxyType({}), warm: WarmStart | None = None
+    ) -> None:
         self.folder = folder
         self.package = folder / "path" / "worker" / "runner"
+        if not self.package.exists():
+            self._make_package(constants)
+        self.warm = warm or WarmStart(0.5)
+        self.secrets: dict[str, str] = {}
+        self.python = sys.executable
+        self._count = 0
+
+    def _make_package(self, constants: Mapping[str, float]) -> None:
         self.package.mkdir(parents=True)
         for name in ("bars", "evaluation", "log_capture", "remote_code", "__init__", "../__init__"):
             (self.package / f"{name}.py").touch()
         (self.package / "__main__.py").write_text(MAIN)
         (self.package / "task_source.py").write_text("def index_own_tasks(): pass\n")
         own = Path(worker.__file__).parent / "runner"
-        for name in ("fork_safety", "events"):
+        for name in ("fork_safety", "lease_place", "events"):
             (self.package / f"{name}.py").symlink_to(own / f"{name}.py")
         server = (own / "fork_server.py").read_text()
         for name, value in constants.items():
             assert f"\n{name} = " in server
             server = server.replace(f"\n{name} = ", f"\n{name} = {value} or ")
         (self.package / "fork_server.py").write_text(server)
-        self.warm = WarmStart(0.5)
-        self.secrets: dict[str, str] = {}
-        self.python = sys.executable
-        self._count = 0
 
     def imports(self, code: str) -> None:
         """Have the environment do something when it is imported."""
         (self.package / "evaluation.py").write_text(code)
 
-    def start(self, code: str, *, warm: bool = True, **request: Any) -> RunnerProcess:
+    def start(self, code: str, *, warm: bool = True, mark: str = "", **request: Any) -> RunnerProcess:
         self._count += 1
-        self.mark = f"test{uuid.uuid4().hex}-p0#{self._count}"
+        self.mark = mark or f"test{uuid.uuid4().hex}-p0#{self._count}"
         environ = runner_environ(os.environ, mark=self.mark, gpus=["GPU-a"], secrets=self.secrets)
         environ["PYTHONPATH"] = str(self.package.parents[1])
         command = [self.python, "-P", "-m", "worker.runner"]

@@ -30,10 +30,10 @@ from typing import Any, NoReturn
 
 from worker.runner.events import DESCRIPTOR_VARIABLE
 from worker.runner.fork_safety import ImportWatch
+from worker.runner.lease_place import LEASE_VARIABLE, LeasePlace
 
 #: Exit status: this environment cannot be copied, so there is no use in starting the server again.
 UNSAFE = 3
-LEASE_VARIABLE = "LMMS_LEASE"
 _OWN_TO_A_RUN = (LEASE_VARIABLE, DESCRIPTOR_VARIABLE, "CUDA_VISIBLE_DEVICES")
 _MOST_RUNS = 50
 _OLDEST_S = 4 * 3600.0
@@ -47,7 +47,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main(name: str, adapter: str) -> int:
     """Import, and serve until told to stop, too old or idle."""
-    place = _LeasePlace.find()
+    place = LeasePlace.find()
     watch = ImportWatch()
     with watch:
         _preload(adapter)
@@ -85,7 +85,7 @@ def _preload(adapter: str) -> None:
 class _Server:
     """Takes one connection per run."""
 
-    def __init__(self, name: str, watch: ImportWatch, place: _LeasePlace) -> None:
+    def __init__(self, name: str, watch: ImportWatch, place: LeasePlace) -> None:
         self._watch = watch
         self._place = place
         self._pid = os.getpid()
@@ -202,7 +202,7 @@ class _Server:
 
 
 def _go_on(
-    run: _HandedOver, connection: socket.socket, watch: ImportWatch, place: _LeasePlace, keeper: int
+    run: _HandedOver, connection: socket.socket, watch: ImportWatch, place: LeasePlace, keeper: int
 ) -> NoReturn:
     """In the runner-to-be: become what a cold start would be, and run; never returns."""
     try:
@@ -261,40 +261,6 @@ class _HandedOver:
             elif ignored and number not in self.ignored:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked)
-
-
-@dataclass(frozen=True)
-class _LeasePlace:
-    """Where the kernel reads this process's first variables: ``/proc/<pid>/environ`` shows a copy its server's.
-
-    The worker finds the processes of a lease by that file, so the copy writes its lease there, over a value that was
-    put in to be overwritten.
-    """
-
-    address: int
-    size: int
-
-    @classmethod
-    def find(cls) -> _LeasePlace | None:
-        """Look before anything sets a variable; None when it is not there."""
-        entries = ctypes.POINTER(ctypes.c_void_p).in_dll(_libc, "environ")
-        index = 0
-        while (address := entries[index]) is not None:
-            text = ctypes.string_at(address)
-            if text.startswith(f"{LEASE_VARIABLE}=".encode()):
-                return cls(address, len(text))
-            index += 1
-        return None
-
-    def fill(self, lease: str) -> str | None:
-        """Write the lease; why that cannot be done, or None."""
-        entry = f"{LEASE_VARIABLE}={lease}".encode()
-        if len(entry) <= self.size:
-            ctypes.memmove(self.address, entry.ljust(self.size, b"\0"), self.size)
-            with open("/proc/self/environ", "rb") as shown:  # noqa: PTH123 - before anything of the run is imported
-                if entry in shown.read().split(b"\0"):
-                    return None
-        return f"its lease cannot be shown in /proc ({len(entry)} bytes, room for {self.size})"
 
 
 if __name__ == "__main__":
