@@ -100,8 +100,8 @@ def test_useful_dimensions() -> None:
 
 def test_slice_scores() -> None:
     assert slice_scores(["a", "b", "a", None], [1.0, 0.0, None, 1.0]) == [
-        {"value": "a", "n": 1, "score": 1.0},
-        {"value": "b", "n": 1, "score": 0.0},
+        {"value": "a", "n": 1, "score": 1.0, "sd": None},
+        {"value": "b", "n": 1, "score": 0.0, "sd": None},
     ]
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mlflow_lmms.reading.metric_key import MetricKey as MetricKey
+
 _NOT_A_SCORE = re.compile(
     r"submission|bypass|extracted_answers|exact_matches|generated|cov@|maj@|_by_|judgements", re.IGNORECASE
 )
@@ -23,13 +25,6 @@ _BY_HAND = {
 }
 
 
-class MetricKey(NamedTuple):
-    """A metric as one filter of the task yields it."""
-
-    metric: str
-    filter: str
-
-
 class Primary(NamedTuple):
     """The chosen metric and the rule that chose it."""
 
@@ -37,14 +32,26 @@ class Primary(NamedTuple):
     reason: str
 
 
-def choose_primary(task: str, candidates: Sequence[MetricKey]) -> Primary | None:
-    """Choose among metrics that have a number, given in the task's own order."""
+def choose_primary(task: str, candidates: Sequence[MetricKey], wanted: str | None = None) -> Primary | None:
+    """Choose among metrics that have a number, given in the task's own order.
+
+    `wanted` is the user's own choice, "metric" or "metric:filter"; where there is no such candidate the rules decide.
+    """
+    if wanted and (asked := find_metric(candidates, wanted)):
+        return Primary(asked, "chosen by the user")
     usable = [key for key in candidates if not _NOT_A_SCORE.search(key.metric)]
     names = list(dict.fromkeys(key.metric for key in usable))
     if not names:
         return None
     name, reason = _choose_name(task, names)
     return Primary(_choose_filter([key for key in usable if key.metric == name]), reason)
+
+
+def find_metric(candidates: Sequence[MetricKey], wanted: str) -> MetricKey | None:
+    """Return the candidate that "metric" or "metric:filter" names; a metric's own name may hold a colon."""
+    if named := [key for key in candidates if key.metric == wanted]:
+        return _choose_filter(named)
+    return next((key for key in candidates if f"{key.metric}:{key.filter}" == wanted), None)
 
 
 def _choose_name(task: str, names: list[str]) -> tuple[str, str]:

@@ -1,0 +1,141 @@
+"""Samples that tell nothing of the model because something broke, and what a policy makes of them.
+
+Pure. Owns the reasons, the policies and their arithmetic. Both counts, scored and errored, are always kept.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from mlflow_lmms.reading.metric_key import finite_number
+from mlflow_lmms.reading.score_sums import ScoreSums
+
+PolicyName = Literal["as_scored", "drop", "wrong"]
+POLICIES: tuple[PolicyName, ...] = ("as_scored", "drop", "wrong")
+
+BLANK_ANSWER = "blank answer"
+JUDGE_FAILED = "judge failed"
+NO_SCORE = "no score"
+
+JUDGE_WORD = re.compile(r"judge|gpt|llm|(?:^|[^a-z])(?:openai|claude|gemini)", re.IGNORECASE)
+_JUDGE_FIELD = re.compile(
+    r"judge|gpt|llm|review|verdict|eval(?:uation)?_?(?:answer|result|response|text)?$", re.IGNORECASE
+)
+_ERROR_TEXT = re.compile(
+    r"^\W*(?:(?:api|request|judge|gpt|openai|evaluation)[ _]?)?(?:error|exception|failed)\W*(?:$|[:=(]|code|calling)"
+    r"|^\W*(?:traceback|(?:request )?timed? ?out)\b|error code: ?\d{3}|incorrect api key|invalid[_ ]api[_ ]key"
+    r"|\b(?:401 unauthorized|403 forbidden|429 too many requests|50\d (?:internal server|bad gateway|server) error)"
+    r"|rate limit (?:reached|exceeded)|connection(?: error$| refused)",
+    re.IGNORECASE,
+)
+_TEXT_READ = 2000
+
+
+@dataclass(frozen=True)
+class ErroredPolicy:
+    """What to do with errored samples; more than `fail_above` (a share) of them fail the task."""
+
+    policy: PolicyName = "as_scored"
+    fail_above: float | None = None
+
+
+class PolicyOutcome(NamedTuple):
+    """A metric after the policy; `failed` says why the task must fail, `note` why the policy changed nothing."""
+
+    value: float | None
+    n: int
+    failed: str | None = None
+    note: str | None = None
+
+
+def errored_reason(
+    responses: Sequence[Any], values: Mapping[str, Any], *, generates: bool, judged: bool, scored: bool = True
+) -> str | None:
+    """Say why a sample is errored; None for a sound one.
+
+    `values` are what the task's scoring returned, by metric; `judged`: a judge scores this task; `scored`: the
+    primary metric has a number here.
+    """
+    if generates and all(is_blank(response) for response in responses):
+        return BLANK_ANSWER
+    if any(judge_failed(name, value, judged=judged) for name, value in values.items()):
+        return JUDGE_FAILED
+    return None if scored else NO_SCORE
+
+
+def is_blank(response: Any) -> bool:
+    """Whether a response holds nothing to read."""
+    if response is None:
+        return True
+    if isinstance(response, list | tuple):
+        return all(is_blank(item) for item in response)
+    return isinstance(response, str) and not response.strip()
+
+
+def judge_failed(name: str, value: Any, *, judged: bool = False) -> bool:
+    """Whether a value that a judge should have given is -1, nothing, or the text of an error."""
+    if isinstance(value, Mapping):
+        return any(
+            _failed_verdict(item)
+            for field, item in value.items()
+            if isinstance(field, str)
+            and (_JUDGE_FIELD.search(field) or (field == "score" and _of_judge(name, judged)))
+        )
+    return _of_judge(name, judged) and value is not None and _failed_verdict(value)
+
+
+def _of_judge(name: str, judged: bool) -> bool:
+    return judged or JUDGE_WORD.search(name) is not None
+
+
+def _failed_verdict(value: Any) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, str):
+        return not value.strip() or _ERROR_TEXT.search(value[:_TEXT_READ]) is not None
+    return finite_number(value) == -1.0 or (isinstance(value, float) and not math.isfinite(value))
+
+
+def apply_policy(
+    policy: ErroredPolicy,
+    native: float | None,
+    factor: float | None,
+    sound: ScoreSums,
+    errored: ScoreSums,
+    errored_rows: int,
+    rows: int,
+    higher_is_better: bool | None,
+) -> PolicyOutcome:
+    """Return a metric's value under the policy.
+
+    `sound` and `errored` are the per-sample scores of the two kinds of samples; `errored_rows` counts those without a
+    score as well. A corpus-level metric (`factor` None) keeps lmms-eval's number: whoever can call the task's own
+    aggregation drops samples before it.
+    """
+    failed = _too_many(policy, errored_rows, rows)
+    scored = sound.n + errored.n
+    if policy.policy == "as_scored" or errored_rows == 0:
+        return PolicyOutcome(native, scored, failed)
+    if factor is None:
+        return PolicyOutcome(native, scored, failed, "corpus-level: the policy cannot be applied to its samples")
+    if policy.policy == "drop":
+        if sound.n == 0:
+            return PolicyOutcome(None, 0, failed, "every sample is errored")
+        return PolicyOutcome(sound.mean * factor, sound.n, failed)
+    if higher_is_better is not True:
+        return PolicyOutcome(native, scored, failed, "no score is known to be the worst, where lower is better")
+    counted = sound.n + errored_rows
+    return PolicyOutcome(sound.total / counted * factor, counted, failed)
+
+
+def _too_many(policy: ErroredPolicy, errored: int, rows: int) -> str | None:
+    if policy.fail_above is None or rows == 0 or errored / rows <= policy.fail_above:
+        return None
+    return (
+        f"{errored} of {rows} samples are errored ({errored / rows:.1%}), more than the {policy.fail_above:.1%} that "
+        "this run allows"
+    )
