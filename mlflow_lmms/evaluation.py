@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow_lmms.errors import NotFoundError
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.states import ACTIVE, FailureClass, State
 from mlflow_lmms.work_order import ResolvedModel
+
+#: `Evaluation.source` of what our queue runs.
+QUEUE = "queue"
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,11 @@ class PartStatus:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation with its tasks in order; times in unix seconds."""
+    """One evaluation with its tasks in order; times in unix seconds.
+
+    `source` says where its results come from: the queue, or what else wrote the MLflow run (an import, a client, a
+    published table). `groups` are the definitions of lmms-eval's groups that were asked for.
+    """
 
     run_id: str
     experiment_id: str
@@ -63,6 +71,13 @@ class Evaluation:
     cancel_requested: bool
     tasks: tuple[TaskStatus, ...]
     parts: tuple[PartStatus, ...]
+    source: str = QUEUE
+    groups: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def queued_here(self) -> bool:
+        """Whether a worker of ours ran it or will: only then can it be cancelled or retried."""
+        return self.source == QUEUE
 
     def part(self, part: str) -> PartStatus:
         """The part of this name.

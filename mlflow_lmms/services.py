@@ -21,6 +21,7 @@ from mlflow_lmms.run_reader import FetchArtifact, RunReader
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.submission import Submission
+from mlflow_lmms.suite_store import SuiteStore
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Services:
     reader: RunReader
     reaper: Reaper
     catalogue: Callable[[], Catalogue]
+    suites: SuiteStore
 
 
 def build_services(
@@ -63,7 +65,8 @@ def build_services(
     scores = ScoreIndex(store, client)
     catalogue = _once(lambda: read_catalogue(settings.task_folders))
     lifecycle = Lifecycle(store, queue, events, mirror, settings, scores.refresh)
-    submission = Submission(store, client, queue, lifecycle, catalogue, store_artifact, settings)
+    suites = SuiteStore(store.engine)
+    submission = Submission(store, client, queue, lifecycle, catalogue, store_artifact, settings, suites)
     return Services(
         settings=settings,
         client=client,
@@ -76,6 +79,7 @@ def build_services(
         reader=RunReader(fetch_artifact),
         reaper=Reaper(store, lifecycle, mirror, settings),
         catalogue=catalogue,
+        suites=suites,
     )
 
 

@@ -32,6 +32,9 @@ from mlflow_lmms.registry import resolve_model
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import State
+from mlflow_lmms.suite import SuiteRevision
+from mlflow_lmms.suite_store import SuiteStore
+from mlflow_lmms.task_plan import TaskPlan, plan_tasks
 from mlflow_lmms.work_order import ResolvedModel
 
 _ONE_PART = "0"
@@ -59,6 +62,7 @@ class Submission:
         catalogue: Callable[[], Catalogue],
         store_artifact: Callable[[str, Path, str], None],
         settings: Settings,
+        suites: SuiteStore,
     ) -> None:
         self._store = store
         self._client = client
@@ -67,6 +71,7 @@ class Submission:
         self._catalogue = catalogue
         self._store_artifact = store_artifact
         self._settings = settings
+        self._suites = suites
 
     def experiment_for(self, request: EvaluationRequest) -> tuple[str | None, str]:
         """Id (None: it would be created) and name of the experiment that the request goes to."""
@@ -96,12 +101,12 @@ class Submission:
             UnavailableError: the queue server, the database or MLflow does not answer.
             StorageFullError: no space is left for the new run.
         """
-        tasks, model = self.check(request)
+        plan, model = self.check(request)
         self._queue.ping()
         self._store.ping()
         warnings = self._warnings(model)
         experiment_id = self._experiment(request, on_new_experiment)
-        evaluation = self._create(request, model, tasks, experiment_id, by)
+        evaluation = self._create(plan, model, experiment_id, by)
         self._lifecycle.mirror(evaluation)
         try:
             self._lifecycle.enqueue(evaluation)
@@ -109,13 +114,13 @@ class Submission:
             warnings.append(f"the run waits until the queue server is back: {error}")
         return Submitted(evaluation.run_id, experiment_id, tuple(warnings))
 
-    def check(self, request: EvaluationRequest) -> tuple[list[str], ResolvedModel]:
-        """The leaf tasks and the model of a request.
+    def check(self, request: EvaluationRequest) -> tuple[TaskPlan, ResolvedModel]:
+        """The tasks with their settings, and the model of a request.
 
         Raises:
             InvalidRequestError, NotFoundError: what is wrong with it.
         """
-        tasks = self._catalogue().expand(request.tasks or (str(request.suite),))
+        plan = plan_tasks(request, self._suite(request), self._catalogue())
         model = resolve_model(self._client, request)
         format_model_arguments(model.model_args)
         format_model_arguments(request.gen_kwargs)
@@ -124,7 +129,15 @@ class Submission:
             check_adapter(model.adapter)
         if not self._settings.trust_remote_code:
             refuse_remote_code(model.model_args | {model.artifact_argument or "path": "its files"})
-        return tasks, model
+        return plan, model
+
+    def _suite(self, request: EvaluationRequest) -> SuiteRevision | None:
+        """The stored suite that is to be run; a group of lmms-eval may be named in its place."""
+        if request.suite is None or request.tasks:
+            return None
+        if request.suite_revision is not None:
+            return self._suites.get(request.suite, request.suite_revision)
+        return self._suites.find(request.suite)
 
     def _warnings(self, model: ResolvedModel) -> list[str]:
         if any(_can_run(box, model) for box in self._queue.boxes()):
@@ -149,9 +162,8 @@ class Submission:
             on_new(experiment_id)
         return experiment_id
 
-    def _create(
-        self, request: EvaluationRequest, model: ResolvedModel, tasks: list[str], experiment_id: str, by: str | None
-    ) -> Evaluation:
+    def _create(self, plan: TaskPlan, model: ResolvedModel, experiment_id: str, by: str | None) -> Evaluation:
+        request, tasks = plan.request, list(plan.tasks)
         suite = request.suite or suite_name(request.tasks)
         name = (request.run_name or f"{model.label} · {suite}")[:_RUN_NAME_LIMIT]
         tags = run_tags(request, model, tasks, suite) | ({Tag.CREATED_BY: by, "mlflow.user": by} if by else {})
@@ -173,6 +185,7 @@ class Submission:
             cancel_requested=False,
             tasks=tuple(_new_task(task) for task in tasks),
             parts=(PartStatus(_ONE_PART, model.gpus, 0, None, None, (), None, None),),
+            groups=plan.groups,
         )
         try:
             self._describe_run(evaluation)
@@ -202,6 +215,7 @@ class Submission:
             "request": evaluation.request.model_dump(mode="json"),
             "model": evaluation.resolved.model_dump(mode="json"),
             "tasks": tasks,
+            "groups": list(evaluation.groups),
         }
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / Path(Artifact.REQUEST).name
@@ -227,6 +241,8 @@ def run_tags(request: EvaluationRequest, model: ResolvedModel, tasks: list[str],
         tags[Tag.UNREGISTERED] = "true"
     if model.logged_model_id is not None:
         tags[Tag.LOGGED_MODEL] = model.logged_model_id
+    if request.suite_revision is not None:
+        tags[Tag.SUITE_REVISION] = str(request.suite_revision)
     if request.smoke is not None:
         tags[Tag.SMOKE] = str(request.smoke)
     return tags
@@ -245,6 +261,10 @@ def run_params(request: EvaluationRequest, model: ResolvedModel, tasks: list[str
         "num_fewshot": request.num_fewshot,
         "gen_kwargs": format_model_arguments(request.gen_kwargs),
         "repeats": request.repeats,
+        "suite": f"{request.suite}@{request.suite_revision}" if request.suite_revision is not None else None,
+        "primary": json.dumps(request.primary, ensure_ascii=False) if request.primary else None,
+        "dimensions": json.dumps(request.dimensions, ensure_ascii=False) if request.dimensions else None,
+        "errored": request.errored.model_dump_json() if request.errored is not None else None,
         "gpus": model.gpus,
         **{f"seed.{name}": value for name, value in request.seeds.model_dump().items()},
     }
