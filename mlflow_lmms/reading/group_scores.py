@@ -31,6 +31,17 @@ class GroupDefinition:
     members: tuple[str, ...]
     aggregates: tuple[GroupAggregate, ...] = ()
 
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> GroupDefinition:
+        """Read what `document` returns."""
+        members = tuple(map(str, document.get("members") or ()))
+        return cls(str(document["name"]), members, read_aggregates(document.get("aggregates")))
+
+    def document(self) -> dict[str, Any]:
+        """Return the definition as JSON holds it."""
+        aggregates = [{**own._asdict(), "filters": list(own.filters)} for own in self.aggregates]
+        return {"name": self.name, "members": list(self.members), "aggregates": aggregates}
+
 
 class MemberScore(NamedTuple):
     """A member task's value of one metric over `n` documents."""
@@ -62,11 +73,11 @@ class GroupScore(NamedTuple):
 
 
 def read_aggregates(entries: Any) -> tuple[GroupAggregate, ...]:
-    """Read an `aggregate_metric_list` as YAML or a results file holds it."""
+    """Read an `aggregate_metric_list` as YAML or a results file holds it, or as `GroupDefinition.document` does."""
     found = []
     for entry in entries if isinstance(entries, list) else [entries] if isinstance(entries, Mapping) else []:
         if isinstance(entry, Mapping) and isinstance(entry.get("metric"), str):
-            filters = entry.get("filter_list", "none")
+            filters = entry.get("filters", entry.get("filter_list", "none"))
             names = [filters] if isinstance(filters, str) else filters if isinstance(filters, list) else ["none"]
             weighted = entry.get("weight_by_size", True)
             found.append(GroupAggregate(entry["metric"], tuple(map(str, names)), bool(weighted)))

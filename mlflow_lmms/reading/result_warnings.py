@@ -1,17 +1,17 @@
 """What may be wrong with a task's result: named warnings with their evidence.
 
-Pure. Owns the names, the thresholds and which warnings keep a result from being ranked. The facts are gathered
-elsewhere (`sample_facts`), row by row.
+Pure. Owns the names, what they rest on, and which of them keep a result from being ranked. The facts are gathered row
+by row in `sample_facts`; when they call for a warning stands in `warning_rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
-from mlflow_lmms.reading.chance import ChanceFacts, at_most_by_chance
+from mlflow_lmms.reading.chance import ChanceFacts
 from mlflow_lmms.reading.metric_key import MetricKey
 
 
@@ -51,7 +51,8 @@ def ranked(name: str) -> bool:
     return name in _STILL_RANKED
 
 
-class ResultWarning(NamedTuple):
+@dataclass(frozen=True)
+class ResultWarning:
     """One warning: a sentence, how many of how many it concerns, and examples."""
 
     name: WarningName
@@ -62,10 +63,11 @@ class ResultWarning(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """Return the warning as JSON holds it."""
-        return {**self._asdict(), "name": self.name.value, "examples": list(self.examples)}
+        return {**asdict(self), "name": self.name.value, "examples": list(self.examples)}
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True)
+class Evidence:
     """How many samples show something, of how many, and the first few of them."""
 
     count: int = 0
@@ -125,13 +127,3 @@ class TaskFacts:
     def primary_facts(self) -> MetricFacts | None:
         """The primary metric's facts."""
         return next((facts for facts in self.metrics if facts.key == self.primary), None)
-
-
-def task_warnings(facts: TaskFacts) -> list[ResultWarning]:
-    """Return the warnings that the facts call for, in the order of `WarningName`."""
-    found = [warning for rule in _RULES for warning in rule(facts)]
-    order = list(WarningName)
-    return sorted(found, key=lambda warning: order.index(warning.name))
-
-
-_RULES: tuple[Any, ...] = ()

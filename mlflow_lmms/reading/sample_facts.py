@@ -5,19 +5,84 @@ Pure; constant memory but for one bit a document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
-from mlflow_lmms.reading.result_warnings import TaskFacts
+from mlflow_lmms.reading.chance import ChanceFacts, answer_index, likelihoods, prompt_options
+from mlflow_lmms.reading.errored import BLANK_ANSWER, JUDGE_WORD, errored_reason, is_blank, judge_failed
+from mlflow_lmms.reading.result_warnings import Evidence, TaskFacts
+
+_EXAMPLES = 3
+_EXAMPLE_TEXT = 120
+_BITMAP_IDS = 1 << 27  # 16 MiB at the most; lmms-eval's ids are 0, 1, 2, …
+# A response that nearly all samples share is among the first different ones.
+_RESPONSES_COUNTED = 256
+
+
+class _Tally:
+    """Counts samples that show something and keeps the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.examples: list[str] = []
+
+    def add(self, example: str) -> None:
+        self.count += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(example)
+
+    def evidence(self, of: int) -> Evidence:
+        return Evidence(self.count, of, tuple(self.examples))
+
+
+class _SeenIds:
+    """Knows which document ids it has seen, at one bit each for the usual ones."""
+
+    def __init__(self) -> None:
+        self.distinct = 0
+        self._bits = bytearray()
+        self._others: set[bytes] = set()
+
+    def is_new(self, doc_id: Any) -> bool:
+        new = self._mark_bit(doc_id) if _is_small(doc_id) else self._mark_digest(doc_id)
+        self.distinct += new
+        return new
+
+    def _mark_bit(self, doc_id: int) -> bool:
+        place, bit = doc_id >> 3, 1 << (doc_id & 7)
+        if place >= len(self._bits):
+            self._bits.extend(bytes(max(place + 1 - len(self._bits), len(self._bits) // 4)))
+        new = not self._bits[place] & bit
+        self._bits[place] |= bit
+        return new
+
+    def _mark_digest(self, doc_id: Any) -> bool:
+        digest = _digest(_text(doc_id))
+        new = digest not in self._others
+        self._others.add(digest)
+        return new
 
 
 class SampleFacts:
-    """Takes rows (one per document) in and fills the part of `TaskFacts` that comes from samples."""
+    """Takes rows (one per document) in and fills the part of `TaskFacts` that comes from samples.
 
-    def __init__(
-        self, output_type: str | None, *, judged: bool | None = None, doc_to_target: str | None = None
-    ) -> None:
-        self._output_type = output_type
+    `judged`: whether a judge scores this task (None: told by the names of its metrics).
+    """
+
+    def __init__(self, output_type: str | None, *, judged: bool | None = None) -> None:
+        self._generates = output_type is None or output_type.startswith("generate")
+        self._judged = bool(judged)
+        self._ids = _SeenIds()
+        self._rows = 0
+        self._duplicates, self._empty, self._judge_failures = _Tally(), _Tally(), _Tally()
+        self._responses: Counter[bytes] = Counter()
+        self._response_texts: dict[bytes, str] = {}
+        self._target: str | None = None
+        self._targets = 0
+        self._chance = ChanceFacts()
 
     def add(
         self,
@@ -33,9 +98,72 @@ class SampleFacts:
         """Take one document in; return why it is errored, None for a sound one.
 
         `responses`: the raw answers, or for likelihoods one [value, greedy] pair per option; `values`: what scoring
-        returned, by metric, primary first; `options`: how many choices there are, where that is known.
+        returned, by metric; `options`: how many choices there are, where that is known; `scored`: whether the primary
+        metric has a number here.
         """
-        return None
+        self._rows += 1
+        name = f"document {_cut(_text(doc_id))}"
+        if not self._ids.is_new(doc_id):
+            self._duplicates.add(name)
+        chosen = likelihoods(responses)
+        generates = self._generates and chosen is None
+        reason = errored_reason(responses, values, generates=generates, judged=self._judged, scored=scored)
+        if any(judge_failed(metric, value, judged=self._judged) for metric, value in values.items()):
+            self._judge_failures.add(name)
+        if reason == BLANK_ANSWER:
+            self._empty.add(name)
+        elif generates:
+            self._count_response(responses)
+        self._note_target(target)
+        known = options or (len(chosen) if chosen else prompt_options(input_text, target))
+        if known and known > 1:
+            self._chance.add(known, chosen, answer_index(target))
+        return reason
 
     def fill(self, facts: TaskFacts) -> None:
         """Write the evidence into the facts."""
+        rows = self._rows
+        facts.documents = self._ids.distinct
+        facts.duplicates = self._duplicates.evidence(rows)
+        facts.judge_failures = self._judge_failures.evidence(rows)
+        facts.chance = self._chance if self._chance.documents else None
+        if self._generates:
+            facts.empty = self._empty.evidence(rows)
+        for digest, count in self._responses.most_common(1):
+            facts.identical = Evidence(count, rows, (self._response_texts[digest],))
+        if self._target is not None and self._targets == rows:
+            facts.constant_target = Evidence(rows, rows, (_cut(self._target),))
+
+    def _count_response(self, responses: Sequence[Any]) -> None:
+        text = "\n".join(_text(response) for response in responses if not is_blank(response))
+        digest = _digest(text)
+        if digest in self._responses or len(self._responses) < _RESPONSES_COUNTED:
+            self._responses[digest] += 1
+            self._response_texts.setdefault(digest, _cut(text))
+
+    def _note_target(self, target: Any) -> None:
+        text = _text(target).strip()
+        if self._target is None and self._rows == 1 and text not in ("", "None", "null"):
+            self._target = text
+        self._targets += text == self._target
+
+
+def is_judged(metrics: Iterable[str], needs_judge: bool | None) -> bool:
+    """Whether a judge scores the task: the catalogue says so, or one of its metrics is named for it."""
+    return bool(needs_judge) or any(JUDGE_WORD.search(metric) for metric in metrics)
+
+
+def _is_small(doc_id: Any) -> bool:
+    return isinstance(doc_id, int) and not isinstance(doc_id, bool) and 0 <= doc_id < _BITMAP_IDS
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", errors="replace"), digest_size=8).digest()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _EXAMPLE_TEXT else f"{text[:_EXAMPLE_TEXT]}…"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mlflow_lmms.reading.score_sums import ScoreSums
 
 _WORD = r"(?:^|[^a-z0-9])(?:{})(?:$|[^a-z0-9])"
-_ERROR_RATE = re.compile(_WORD.format("wer|cer|mer|per|ter"), re.IGNORECASE)
+_ERROR_RATE = re.compile(_WORD.format("wer|cer|mer|ter"), re.IGNORECASE)
 _LOWER_IS_BETTER = re.compile(
     _WORD.format("wer|cer|mer|mae|mse|rmse|loss|perplexity|ppl|error|errors|error_rate|failure|hallucination_rate"),
     re.IGNORECASE,
@@ -55,7 +55,7 @@ def metric_scale(
     """
     if metric in _KNOWN:
         return MetricScale(_KNOWN[metric], f"known of {metric}")
-    if _ERROR_RATE.search(metric):
+    if _ERROR_RATE.search(metric) and not (factor == 1.0 and _within_unit(sums)):
         return MetricScale(100.0, "an error rate in percent, which may pass 100")
     if value is None:
         return MetricScale(None, "there is no value")
@@ -72,7 +72,7 @@ def metric_scale(
 def _from_samples(factor: float | None, sums: ScoreSums | None) -> MetricScale | None:
     if factor is None or sums is None or sums.n == 0 or sums.all_zero:
         return None
-    unit = 0.0 <= sums.least and sums.most <= 1.0
+    unit = _within_unit(sums)
     if factor == 100.0:
         return MetricScale(100.0, "100 × the mean of the samples' scores") if unit else None
     if unit:
@@ -80,6 +80,10 @@ def _from_samples(factor: float | None, sums: ScoreSums | None) -> MetricScale |
     if sums.hundreds:
         return MetricScale(100.0, "the mean of the samples' scores, which are 0 or 100")
     return None
+
+
+def _within_unit(sums: ScoreSums | None) -> bool:
+    return sums is not None and sums.n > 0 and not sums.all_zero and sums.least >= 0.0 and sums.most <= 1.0
 
 
 def _why_unknown(factor: float | None, sums: ScoreSums | None) -> str:

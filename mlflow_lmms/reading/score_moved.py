@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from mlflow_lmms.reading.result_warnings import ResultWarning, WarningName
 
-_EQUAL_SHARE = 0.5
-_MOST_SIGMAS = 3.0
+_FEWEST_DOCUMENTS = 10
+_NOTABLE_SHARE = 0.01  # of the scale: what a judge's own moods may do
 
 
 class OutputComparison(NamedTuple):
@@ -48,5 +48,20 @@ def score_moved(
     high: float | None = None,
     earlier: str = "an earlier run",
 ) -> ResultWarning | None:
-    """Return a warning when the score moved more than the changed outputs can explain."""
-    return None
+    """Return a warning when the score moved by more than the changed answers can explain.
+
+    A changed answer moves a mean by at most `high` (the scale; the larger score where it is unknown), shared by all
+    documents.
+    """
+    if outputs.documents < _FEWEST_DOCUMENTS:
+        return None
+    span = high or max(abs(score), abs(before))
+    explained = (1 - outputs.equal / outputs.documents) * span
+    if abs(score - before) <= max(explained, _NOTABLE_SHARE * span) + 1e-12:
+        return None
+    message = (
+        f"The score is {score:.4g} and was {before:.4g} in {earlier}, but {outputs.equal} of {outputs.documents} "
+        f"answers are the same: changed answers explain at most {explained:.3g}, and {outputs.rescored} equal "
+        "answers have another score."
+    )
+    return ResultWarning(WarningName.SCORE_MOVED, message, outputs.equal, outputs.documents, tuple(outputs.examples))

@@ -36,7 +36,7 @@ class SliceSum(NamedTuple):
 
 
 class DimensionSlices(NamedTuple):
-    """A useful dimension with its groups, by value."""
+    """A useful dimension with its groups, by value, lengths by size."""
 
     dimension: Dimension
     slices: tuple[SliceSum, ...]
@@ -81,7 +81,7 @@ class SliceReader:
     ) -> None:
         """Take one row in: its possible scores by derivation (see `SampleScoreReader.add`) and its columns.
 
-        Of the features, `prompt_length` and `response_length` are numbers of characters.
+        Of the features, `prompt_length` and (of generated answers) `response_length` are numbers of characters.
         """
         seen: set[str] = set()
         for source, columns in self._sources(scoring or {}, document or {}, features or {}):
@@ -131,17 +131,19 @@ class SliceReader:
         for (source, name), groups in self._columns.items():
             sizes = {value: group.documents for value, group in (groups or {}).items()}
             if groups and name not in found and useful(sizes, declared=source == "declared"):
-                found[name] = DimensionSlices(dimension(name, source), _slices(groups, derivation))
+                found[name] = DimensionSlices(
+                    dimension(name, source), _slices(dict(sorted(groups.items())), derivation)
+                )
         for name, bins in self._lengths.items():
             groups = _joined(bins)
             if name not in found and useful({value: group.documents for value, group in groups.items()}):
-                source: Source = "declared" if name in self._declared else "feature"
-                found[name] = DimensionSlices(dimension(name, source), _slices(groups, derivation))
-        return sorted(found.values(), key=lambda own: _ORDER.index(own.dimension.source))
+                own: Source = "declared" if name in self._declared else "feature"
+                found[name] = DimensionSlices(dimension(name, own), _slices(groups, derivation))
+        return sorted(found.values(), key=lambda kept: _ORDER.index(kept.dimension.source))
 
     def unmet(self) -> dict[str, str]:
         """Say which declared dimensions cannot be shown, and why."""
-        shown = {own.dimension.name for own in self.slices(None)}
+        shown = {kept.dimension.name for kept in self.slices(None)}
         return {name: self._why_not(name) for name in self._declared if name not in shown}
 
     def _why_not(self, name: str) -> str:
@@ -170,5 +172,5 @@ def _joined(bins: Mapping[int, _Lengths]) -> dict[str, _Group]:
 def _slices(groups: Mapping[str, _Group], derivation: str | None) -> tuple[SliceSum, ...]:
     return tuple(
         SliceSum(value, group.documents, group.scores.get(derivation or "", ScoreSums()))
-        for value, group in sorted(groups.items())
+        for value, group in groups.items()
     )
