@@ -1,6 +1,6 @@
 """Which of a task's metrics stands for it on a board, and why.
 
-Pure. Owns the rules, in order of precedence; a user's own choice is made elsewhere and wins.
+Pure. Owns the rules, in order of precedence, and the table by hand; the user's own choice comes before all of them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,49 @@ from mlflow_lmms.reading.metric_key import MetricKey as MetricKey
 _NOT_A_SCORE = re.compile(
     r"submission|bypass|extracted_answers|exact_matches|generated|cov@|maj@|_by_|judgements", re.IGNORECASE
 )
+_FORMAT = re.compile(r"(?:^|_)(?:format|valid|answered)_", re.IGNORECASE)
 _OVERALL = re.compile(r"(?:^|[^a-z])(?:overall|average|avg|total|all|mean)(?:$|[^a-z])", re.IGNORECASE)
 _STANDARD = ("exact_match", "accuracy", "acc", "anls", "f1", "score", "cider", "gpt_eval_score", "wer")
 _FILTERS = ("none", "flexible-extract", "custom-extract", "get-answer", "strict-match")
+# By the start of a task's name: what the benchmark itself reports first, where the rules would take another one.
 _BY_HAND = {
-    "mme": "mme_perception_score",
+    "amber_g": "amber_chair",
+    "cgav_counting_clue": "wcs",
     "chartqa": "relaxed_overall",
+    "coco_cap_chair": "coco_cap_chair_i",
+    "countix": "obo",
+    "cuva": "cuva_BLEURT",
+    "embspatial": "embspatial_acc",
+    "extremewhenbench": "ewb_mIoU",
+    "funqa": "funqa_BLEURT",
+    "groundingme": "groundingme_ACC@0.5",
+    "hallusion_bench": "aAcc",
+    "mme": "mme_perception_score",
+    "mmmu": "mmmu_acc",
+    "mmrefine": "RefScore",
+    "mmvp": "mmvp_pair_accuracy",
+    "multidocvqa": "anls",
+    "multihopspatial": "mcq_acc",
+    "o3": "exact_match",
     "ocrbench": "ocrbench_accuracy",
-    "hallusion_bench_image": "aAcc",
+    "odinw13": "odinw13_mAP",
+    "ovr_kinetics": "obo",
+    "refcoco": "refcoco_ACC@0.5",
+    "refcoco+": "refcoco_ACC@0.5",
+    "refcocog": "refcoco_ACC@0.5",
+    "refcoco_grounding": "refcoco_grounding_ACC@0.5",
+    "repcount": "obo",
+    "safety_jailbreakbench_benign": "over_refusal_rate",
+    "safety_jailbreakbench_harmful": "jailbreak_asr",
+    "sparbench": "sparbench_score",
+    "tau2_bench": "tau2_success",
+    "temporal_grounding_charades": "charades_sta_mIOU",
+    "timelens": "timelens_mIOU",
+    "vending_bench2": "vending_success",
+    "videochatgpt_gen": "gpt_eval_score_correctness",
+    "visualwebbench": "rouge_l",
+    "vrbench": "vrbench_score",
+    "wildvision": "win_rates",
 }
 
 
@@ -41,6 +76,7 @@ def choose_primary(task: str, candidates: Sequence[MetricKey], wanted: str | Non
         return Primary(asked, "chosen by the user")
     usable = [key for key in candidates if not _NOT_A_SCORE.search(key.metric)]
     names = list(dict.fromkeys(key.metric for key in usable))
+    names = [name for name in names if not _FORMAT.search(name)] or names
     if not names:
         return None
     name, reason = _choose_name(task, names)
@@ -57,8 +93,8 @@ def find_metric(candidates: Sequence[MetricKey], wanted: str) -> MetricKey | Non
 def _choose_name(task: str, names: list[str]) -> tuple[str, str]:
     if len(names) == 1:
         return names[0], "the only score"
-    if _BY_HAND.get(task) in names:
-        return _BY_HAND[task], "known task"
+    if known := next((metric for metric in _known(task) if metric in names), None):
+        return known, "known task"
     if overall := [name for name in names if _OVERALL.search(name)]:
         return overall[0], "named as the overall score"
     for standard in _STANDARD:
@@ -68,6 +104,13 @@ def _choose_name(task: str, names: list[str]) -> tuple[str, str]:
     if named := [name for name in names if task.lower() in name.lower() or name.lower() in task.lower()]:
         return named[0], "named after the task"
     return names[0], "the first score listed"
+
+
+def _known(task: str) -> list[str]:
+    """The metrics by hand for a task's name and its beginnings, the longest first."""
+    words = task.split("_")
+    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return [_BY_HAND[beginning] for beginning in beginnings if beginning in _BY_HAND]
 
 
 def _choose_filter(keys: list[MetricKey]) -> MetricKey:
