@@ -46,6 +46,9 @@ class Scrubber:
         # The longest first: one secret may begin like another.
         ordered = sorted((s for s in spellings if len(s) >= _SHORTEST_VALUE), key=lambda s: (-len(s), s))
         self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        words = {word for _, _, own in _SHAPES for word in own}
+        #: A regular expression (RE2 takes it, ignoring case) that every text with a secret matches, and few others.
+        self.hint = "|".join(map(re.escape, sorted(words) + ordered))
 
     def scrub(self, text: str) -> str:
         """Return `text` with every secret in it replaced by stars."""
