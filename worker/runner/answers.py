@@ -1,4 +1,4 @@
-"""Answers that lmms-eval's own cache does not keep: sampled ones and empty ones.
+"""Answers that lmms-eval's own cache does not keep: sampled ones. Empty ones are kept nowhere: they are asked again.
 
 Owns one SQLite file per run and task. An answer is found by lmms-eval's own cache key (task, document, prompt,
 settings, model) and by its number among equal requests, so that repeats stay apart.

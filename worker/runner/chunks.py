@@ -17,6 +17,9 @@ from worker.runner.answers import AnswerKey, AnswerStore
 from worker.runner.chunk_plan import document_chunks, requests_per_chunk
 from worker.runner.progress import Progress
 
+# What adapters of services answer when a request failed for good, or was not sent for its cost.
+_NO_ANSWER = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
+
 Listener = Callable[[Sequence[Any], Sequence[Any]], None]
 
 
@@ -76,7 +79,7 @@ class ChunkedExecution:
         self._answers.keep(
             (keys[index], cache._extract_cacheable(answer))
             for index, answer in zip(missing, fresh, strict=True)
-            if not _kept_by_cache(cache, kind, requests[index], answer)
+            if cache._is_valid_response(answer, kind) and not _is_deterministic(kind, requests[index])
         )
         by_index = dict(zip(missing, fresh, strict=True))
         answers = [by_index[index] if index in by_index else self._answers[key] for index, key in enumerate(keys)]
@@ -129,20 +132,34 @@ def chunked(execution: ChunkedExecution) -> Iterator[None]:
     # The audit log repeats the database and waits for the disk after each answer, which a fast model feels; the
     # database alone survives a kill.
     cache_class._log_to_audit = _write_nothing
+    is_valid = cache_class._is_valid_response
+    cache_class._is_valid_response = staticmethod(_answered_by(is_valid))
     try:
         yield
     finally:
         cache_class.execute = execution.original
         cache_class._log_to_audit = write_audit
+        cache_class._is_valid_response = staticmethod(is_valid)
+
+
+def _answered_by(is_valid: Callable[[Any, str], bool]) -> Callable[[Any, str], bool]:
+    """Let lmms-eval's test of an answer also refuse what its adapters say in place of one that failed."""
+
+    def check(response: Any, kind: str) -> bool:
+        text = getattr(response, "text", response)
+        failed = isinstance(text, str) and text.startswith(_NO_ANSWER)
+        return not failed and is_valid(response, kind)
+
+    return check
 
 
 def _write_nothing(*_args: Any, **_kwargs: Any) -> None:
     """Stand in for `ResponseCache._log_to_audit`."""
 
 
-def _kept_by_cache(cache: Any, kind: str, request: Any, answer: Any) -> bool:
-    settings = response_cache.extract_gen_kwargs(request)
-    return bool(response_cache.is_deterministic(kind, settings) and cache._is_valid_response(answer, kind))
+def _is_deterministic(kind: str, request: Any) -> bool:
+    """Whether lmms-eval's cache keeps the answer; an empty one is kept nowhere, so that a retry asks again."""
+    return bool(response_cache.is_deterministic(kind, response_cache.extract_gen_kwargs(request)))
 
 
 def _as_answered(kind: str, answer: Any) -> Any:
