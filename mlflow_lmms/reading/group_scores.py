@@ -20,7 +20,7 @@ class GroupAggregate(NamedTuple):
 
     metric: str
     filters: tuple[str, ...] = ("none",)
-    weight_by_size: bool = True
+    weight_by_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_aggregates(entries: Any) -> tuple[GroupAggregate, ...]:
         if isinstance(entry, Mapping) and isinstance(entry.get("metric"), str):
             filters = entry.get("filters", entry.get("filter_list", "none"))
             names = [filters] if isinstance(filters, str) else filters if isinstance(filters, list) else ["none"]
-            weighted = entry.get("weight_by_size", True)
+            weighted = entry.get("weight_by_size", False)
             found.append(GroupAggregate(entry["metric"], tuple(map(str, names)), bool(weighted)))
     return tuple(found)
 

@@ -79,7 +79,8 @@ def choose_primary(task: str, candidates: Sequence[MetricKey], wanted: str | Non
     names = [name for name in names if not _FORMAT.search(name)] or names
     if not names:
         return None
-    name, reason = _choose_name(task, names)
+    # A task that a group changes is named task@group.
+    name, reason = _choose_name(task.partition("@")[0], names)
     return Primary(_choose_filter([key for key in usable if key.metric == name]), reason)
 
 
