@@ -10,9 +10,6 @@ from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.states import ACTIVE, FailureClass, State
 from mlflow_lmms.work_order import ResolvedModel
 
-#: `Evaluation.source` of what our queue runs.
-QUEUE = "queue"
-
 
 @dataclass(frozen=True)
 class TaskStatus:
@@ -71,13 +68,13 @@ class Evaluation:
     cancel_requested: bool
     tasks: tuple[TaskStatus, ...]
     parts: tuple[PartStatus, ...]
-    source: str = QUEUE
+    source: str = "queue"
     groups: tuple[dict[str, Any], ...] = ()
 
     @property
     def queued_here(self) -> bool:
-        """Whether a worker of ours ran it or will: only then can it be cancelled or retried."""
-        return self.source == QUEUE
+        """Whether it was ours to run, so that it can be cancelled or retried."""
+        return bool(self.parts)
 
     def part(self, part: str) -> PartStatus:
         """The part of this name.

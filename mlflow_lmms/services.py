@@ -8,14 +8,19 @@ from pathlib import Path
 from threading import Lock
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
 from mlflow_lmms.database import database_url, open_database
+from mlflow_lmms.errors import NotFoundError, UnavailableError
+from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.lifecycle import Lifecycle
 from mlflow_lmms.live_events import EventLog
 from mlflow_lmms.reaper import Reaper
+from mlflow_lmms.recorded_run import has_results, recorded_evaluation
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.run_reader import FetchArtifact, RunReader
 from mlflow_lmms.score_index import ScoreIndex
@@ -40,6 +45,28 @@ class Services:
     reaper: Reaper
     catalogue: Callable[[], Catalogue]
     suites: SuiteStore
+
+    def evaluation(self, run_id: str) -> Evaluation:
+        """The evaluation of this run: from our tables, or told by the MLflow run where no queue of ours knows it.
+
+        Raises:
+            NotFoundError: there is no such run, it holds no evaluation, or it was deleted.
+        """
+        try:
+            return self.store.get(run_id)
+        except NotFoundError:
+            run = self._run(run_id)
+            if run is None or run.info.lifecycle_stage == "deleted" or not has_results(run.data.tags):
+                raise
+            return recorded_evaluation(run)
+
+    def _run(self, run_id: str) -> Run | None:
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise UnavailableError(f"MLflow does not hand out run {run_id}: {error.message}") from None
 
 
 def build_services(

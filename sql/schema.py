@@ -85,9 +85,8 @@ class TaskRow(Base):
 
 
 class IndexedRunRow(Base):
-    """A run whose results the score index holds; locked while they are replaced.
-
-    With it an imported run has a place in lists, although no queue knows it.
+    """A run whose results the score index holds (`source` is empty where it holds none); locked while they are
+    replaced. With it an imported run has a place in lists, although no queue knows it.
     """
 
     __tablename__ = "lmms_indexed_runs"
