@@ -1,41 +1,23 @@
-"""The benchmark catalogue: tasks, groups and tags of lmms-eval and of the user's own task folders.
-
-Read from the YAML files alone; neither lmms_eval nor torch is imported, and nothing is downloaded.
-"""
+"""All that can be asked for by name, and how names expand to tasks. Values alone; reading them is `build`'s."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
-import yaml
-
-from mlflow_lmms.errors import ConfigurationError, InvalidRequestError
-
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _TaskLoader(_Loader):  # type: ignore[misc]
-    """Reads ``!function module.name`` as that text instead of importing it."""
-
-
-_TaskLoader.add_constructor("!function", lambda loader, node: f"!function {loader.construct_scalar(node)}")
-
-
-@dataclass(frozen=True)
-class CatalogueTask:
-    """One task as its YAML file describes it."""
-
-    name: str
-    path: Path
-    output_type: str
-    dataset: str
-    tags: tuple[str, ...]
-    own: bool
+from mlflow_lmms.catalogue.group_definitions import define_groups
+from mlflow_lmms.catalogue.task import CatalogueGroup, CatalogueTask
+from mlflow_lmms.errors import InvalidRequestError
+from mlflow_lmms.reading.group_members import (
+    GroupCycleError,
+    GroupIndex,
+    Kind,
+    Member,
+    UnknownMemberError,
+    group_members,
+)
+from mlflow_lmms.reading.group_scores import GroupDefinition
 
 
 @dataclass
@@ -43,8 +25,10 @@ class Catalogue:
     """All that can be asked for by name. `complete` is false where lmms-eval is not installed beside the server."""
 
     tasks: dict[str, CatalogueTask] = field(default_factory=dict)
+    #: Group → the names in its list, those of groups written inside it among them.
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tags: dict[str, list[str]] = field(default_factory=dict)
+    group_files: dict[str, CatalogueGroup] = field(default_factory=dict)
     complete: bool = True
 
     def expand(self, names: Iterable[str]) -> list[str]:
@@ -55,126 +39,88 @@ class Catalogue:
         """
         found: dict[str, None] = {}
         for name in names:
-            for task in self._leaves(name, ()):
+            for task in self._leaves(name):
                 found.setdefault(task)
         return list(found)
 
-    def _leaves(self, name: str, inside: tuple[str, ...]) -> Iterator[str]:
-        if name in inside:
-            raise InvalidRequestError(f"group {name!r} contains itself, by way of {' → '.join(inside)}")
-        if name in self.groups:
-            for member in self.groups[name]:
-                yield from self._leaves(member, (*inside, name))
-        elif name in self.tasks:
-            yield name
-        elif name in self.tags:
-            yield from self.tags[name]
-        elif self.complete:
-            raise InvalidRequestError(self._unknown(name, inside))
-        else:
-            yield name
+    def members(self, group: str) -> Iterator[Member]:
+        """The tasks of a group with what it changes in them.
 
-    def _unknown(self, name: str, inside: tuple[str, ...]) -> str:
-        if inside:
-            return f"group {inside[-1]!r} names {name!r}, which is no task, group or tag: ask for other tasks of it"
-        known = {known.lower(): known for known in (*self.tasks, *self.groups, *self.tags)}
-        near = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
-        hint = f"; did you mean {', '.join(near)}?" if near else "; the page *New evaluation* searches all of them"
-        return f"lmms-eval has no task, group or tag {name!r}{hint}"
+        Raises:
+            InvalidRequestError: the group cannot be expanded.
+        """
+        try:
+            yield from group_members(group, self.group_index())
+        except GroupCycleError as error:
+            raise InvalidRequestError(f"group {group!r} contains itself, by way of {error}") from None
+        except UnknownMemberError as error:
+            raise InvalidRequestError(f"{error}: ask for other tasks of it") from None
+
+    def group_definitions(self, names: Iterable[str]) -> tuple[GroupDefinition, ...]:
+        """What it takes to compute the scores of the groups among `names`, and of the groups within them.
+
+        Raises:
+            InvalidRequestError: a group that cannot be expanded.
+        """
+        found: dict[str, GroupDefinition] = {}
+        for name in names:
+            if name in self.group_files:
+                for definition in define_groups(self, name):
+                    found.setdefault(definition.name, definition)
+        return tuple(found.values())
+
+    def memberships(self, task: str) -> list[str]:
+        """The groups and tags that have this task in their list."""
+        return [
+            *(name for name, members in self.groups.items() if task in members),
+            *(name for name, members in self.tags.items() if task in members and name not in self.groups),
+        ]
 
     def search(self, text: str = "") -> list[CatalogueTask]:
-        """Tasks whose name, dataset or tags contain all words of `text`; one's own first, then by name."""
+        """Tasks that hold all words of `text` (name, data set, tags, modality, category …); one's own first."""
         words = text.lower().split()
-        hits = [
-            task
-            for task in self.tasks.values()
-            if all(word in " ".join((task.name, task.dataset, *task.tags)).lower() for word in words)
-        ]
+        hits = [task for task in self.tasks.values() if not words or _holds(task.text(), words)]
         return sorted(hits, key=lambda task: (not task.own, task.name))
 
+    def near(self, name: str) -> list[str]:
+        """Known names that look like this one."""
+        known = {known.lower(): known for known in (*self.tasks, *self.groups, *self.tags)}
+        return [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
 
-def installed_tasks_folder() -> Path | None:
-    """The tasks folder of the installed lmms-eval, found without importing it; None where it is not installed."""
-    spec = find_spec("lmms_eval")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations))) / "tasks"
+    def kind(self, name: str) -> Kind | None:
+        """What a name stands for; a group wins over a task of its name."""
+        if name in self.group_files:
+            return "group"
+        if name in self.tasks:
+            return "task"
+        return "tag" if name in self.tags else None
 
-
-def read_catalogue(task_folders: Sequence[Path]) -> Catalogue:
-    """Read the installed lmms-eval's tasks and those of `task_folders`, which win over a name of the former.
-
-    Raises:
-        ConfigurationError: a task folder that is not there.
-    """
-    for folder in task_folders:
-        if not folder.is_dir():
-            raise ConfigurationError(f"task folder {folder} is not a folder: correct MLFLOW_LMMS_TASK_FOLDERS")
-    installed = installed_tasks_folder()
-    catalogue = Catalogue(complete=installed is not None)
-    if installed is not None:
-        _add_folder(catalogue, installed, own=False)
-    for folder in task_folders:
-        _add_folder(catalogue, folder, own=True)
-    return catalogue
-
-
-def _add_folder(catalogue: Catalogue, folder: Path, *, own: bool) -> None:
-    for path in sorted(folder.rglob("*.yaml")):
-        config = _read(path, ())
-        if config:
-            _add(catalogue, config, path, own=own)
-
-
-def _read(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
-    """One YAML file with its `include`s merged in; empty when it is no mapping or cannot be read."""
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)  # noqa: S506 (a safe loader's subclass)
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    if not isinstance(config, dict):
-        return {}
-    merged: dict[str, Any] = {}
-    includes = config.pop("include", None)
-    for include in _listed(includes):
-        target = (path.parent / include).resolve()
-        if target not in including:
-            merged.update(_read(target, (*including, path.resolve())))
-    return {**merged, **config}
-
-
-def _add(catalogue: Catalogue, config: Mapping[str, Any], path: Path, *, own: bool) -> None:
-    task = config.get("task")
-    if isinstance(task, list) and isinstance(config.get("group"), str):
-        catalogue.groups[config["group"]] = tuple(_members(catalogue, task, path, own=own))
-    elif isinstance(task, str):
-        tags = (*_listed(config.get("tag")), *_listed(config.get("group")))
-        catalogue.tasks[task] = CatalogueTask(
-            name=task,
-            path=path,
-            output_type=str(config.get("output_type") or "generate_until"),
-            dataset=str(config.get("dataset_path") or ""),
-            tags=tags,
-            own=own,
+    def group_index(self) -> GroupIndex:
+        """What an expansion of groups asks about names."""
+        return GroupIndex(
+            kind=self.kind,
+            group=lambda name: self.group_files[name].config,
+            tag=lambda name: self.tags[name],
+            lenient=not self.complete,
         )
-        for tag in tags:
-            members_of_tag = catalogue.tags.setdefault(tag, [])
-            if task not in members_of_tag:
-                members_of_tag.append(task)
+
+    def _leaves(self, name: str) -> Iterator[str]:
+        kind = self.kind(name)
+        if kind == "group":
+            yield from (member.name for member in self.members(name))
+        elif kind == "tag":
+            yield from self.tags[name]
+        elif kind == "task" or not self.complete:
+            yield name
+        else:
+            near = self.near(name)
+            hint = (
+                f"; did you mean {', '.join(near)}?"
+                if near
+                else "; the page *New evaluation* and `mlflow-lmms catalog` search all"
+            )
+            raise InvalidRequestError(f"lmms-eval has no task, group or tag {name!r}{hint}")
 
 
-def _members(catalogue: Catalogue, items: Sequence[Any], path: Path, *, own: bool) -> Iterator[str]:
-    for item in items:
-        task = item.get("task") if isinstance(item, dict) else item
-        if isinstance(task, list):  # a group inside this one: its name is no name to ask for, other groups use it too
-            yield from _members(catalogue, task, path, own=own)
-        elif isinstance(task, str):
-            if isinstance(item, dict) and task not in catalogue.tasks:
-                _add(catalogue, item, path, own=own)
-            yield task
-
-
-def _listed(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+def _holds(text: str, words: Sequence[str]) -> bool:
+    return all(word in text for word in words)

@@ -43,12 +43,12 @@ class FunctionReference(NamedTuple):
 
     module: str
     name: str
-    folder: Path
+    folder: str
 
     @property
-    def file(self) -> Path:
+    def file(self) -> str:
         """Where the module lies if it is beside the YAML file."""
-        return Path(os.path.normpath(self.folder / f"{self.module}.py"))
+        return os.path.normpath(f"{self.folder}/{self.module}.py")
 
 
 def function_reference(value: Any, yaml_path: Path) -> FunctionReference | None:
@@ -56,7 +56,7 @@ def function_reference(value: Any, yaml_path: Path) -> FunctionReference | None:
     if not isinstance(value, str) or not value.startswith(FUNCTION):
         return None
     module, _, name = value[len(FUNCTION) :].strip().rpartition(".")
-    return FunctionReference(module, name, yaml_path.parent)
+    return FunctionReference(module, name, str(yaml_path.parent))
 
 
 def installed_tasks_folder() -> Path | None:

@@ -9,7 +9,7 @@ not those of the plain task.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Kind = Literal["task", "group", "tag"]
@@ -26,6 +26,8 @@ class Member:
     name: str
     base: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    #: The groups within the expanded one that it came through, outermost first.
+    way: tuple[str, ...] = ()
 
 
 class GroupCycleError(ValueError):
@@ -53,7 +55,7 @@ class GroupIndex:
 
 
 def group_members(name: str, index: GroupIndex, inside: tuple[str, ...] = ()) -> Iterator[Member]:
-    """The tasks of the group `name`, in order.
+    """The tasks of the group `name`, in order; a task that stands in it twice comes twice.
 
     Raises:
         GroupCycleError, UnknownMemberError: the group cannot be expanded.
@@ -71,6 +73,7 @@ class _Expansion:
         self._index = index
         self._inside = inside
         self._seen: dict[str, int] = {}
+        self._way: tuple[str, ...] = ()
 
     def of(self, config: Mapping[str, Any], outer: Mapping[str, Any]) -> Iterator[Member]:
         settings = {key: value for key, value in {**config, **outer}.items() if key not in _GROUP_KEYS}
@@ -89,17 +92,23 @@ class _Expansion:
             else:
                 yield from self._named(task, {**own, **settings})
         elif isinstance(task, list):
-            yield from self.of(item, {})
+            yield from self._through(str(item.get("group") or ""), self.of(item, {}))
+
+    def _through(self, group: str, members: Iterator[Member]) -> Iterator[Member]:
+        outside, self._way = self._way, (*self._way, group) if group else self._way
+        yield from members
+        self._way = outside
 
     def _named(self, name: str, settings: Mapping[str, Any]) -> Iterator[Member]:
         kind = self._index.kind(name)
         if kind == "group" and not settings:
-            yield from group_members(name, self._index, self._inside)
+            for member in group_members(name, self._index, self._inside):
+                yield replace(member, way=(*self._way, name, *member.way))
         elif kind == "group":
             if name in self._inside:
                 raise GroupCycleError(" → ".join(self._inside))
             self._inside = (*self._inside, name)
-            yield from self.of(self._index.group(name), settings)
+            yield from self._through(name, self.of(self._index.group(name), settings))
             self._inside = self._inside[:-1]
         elif kind == "tag":
             for task in self._index.tag(name):
@@ -111,8 +120,8 @@ class _Expansion:
 
     def _member(self, task: str, settings: Mapping[str, Any]) -> Member:
         if settings.keys() <= _SHOWN_ONLY:
-            return Member(task, task)
+            return Member(task, task, way=self._way)
         again = self._seen.get(task, 0)
         self._seen[task] = again + 1
         repeated = f"{task}-{again}" if again else task
-        return Member(f"{repeated}{SEPARATOR}{self._group}", task, settings)
+        return Member(f"{repeated}{SEPARATOR}{self._group}", task, settings, self._way)
