@@ -82,7 +82,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """One metric as it was read. `mean` and `zeros` speak of the plain per-sample numbers, None without any."""
+    """One metric as it was read.
+
+    `n`, `mean`, `binary` and `all_zero` speak of its per-sample scores, or where the aggregate does not follow from
+    any (`factor` None) of its plain numbers, as `ScoreReading.sums` does; `mean` is None without any.
+    """
 
     key: MetricKey
     value: float | None
@@ -94,7 +98,6 @@ class MetricFacts:
     aggregation: str | None = None
     scale: float | None = None
     higher_is_better: bool | None = None
-    direct: bool = False
     note: str | None = None
 
 

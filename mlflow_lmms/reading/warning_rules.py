@@ -169,7 +169,7 @@ def _aggregate_not_reproducible(facts: TaskFacts) -> Iterator[ResultWarning]:
 
 def _should_be_mean(own: MetricFacts) -> bool:
     """Whether the aggregate is a mean by lmms-eval's own word, or by name over plain right-or-wrong scores."""
-    if own.value is None or own.mean is None or own.factor is not None or not own.direct:
+    if own.value is None or own.mean is None or own.factor is not None:
         return False
     return own.aggregation in _BUILT_IN_MEANS or (own.binary and _SHARE_OF_RIGHT.search(own.key.metric) is not None)
 

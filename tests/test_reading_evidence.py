@@ -1,0 +1,251 @@
+"""Errored samples and their policies, options and chance, scores that moved, groups recomputed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mlflow_lmms.reading.chance import answer_index, at_most_by_chance, likelihoods, prompt_options, stated_options
+from mlflow_lmms.reading.errored import ErroredPolicy, PolicyName, apply_policy, errored_reason, judge_failed
+from mlflow_lmms.reading.group_scores import (
+    GroupAggregate,
+    GroupDefinition,
+    MemberPrimary,
+    MemberScore,
+    group_scores,
+    read_aggregates,
+)
+from mlflow_lmms.reading.metric_key import MetricKey
+from mlflow_lmms.reading.score_moved import OutputComparison, compare_outputs, score_moved
+from mlflow_lmms.reading.score_sums import ScoreSums
+
+
+@pytest.mark.parametrize(
+    ("responses", "values", "judged", "scored", "reason"),
+    [
+        (["a cat"], {"acc": 0.0}, False, True, None),
+        (["", " \n"], {"acc": 0.0}, False, True, "blank answer"),
+        (["", "a cat"], {"acc": 0.0}, False, True, None),  # one of several answers is enough
+        ([None], {}, False, False, "blank answer"),
+        (["a cat"], {"gpt_eval_score": -1}, False, True, "judge failed"),
+        (["a cat"], {"balance": -1}, False, True, None),
+        (["a cat"], {"accuracy": {"score": -1}}, True, True, "judge failed"),
+        (["a cat"], {"acc": None}, False, False, "no score"),
+    ],
+)
+def test_errored_samples(
+    responses: list[Any], values: dict[str, Any], judged: bool, scored: bool, reason: str | None
+) -> None:
+    assert errored_reason(responses, values, generates=True, judged=judged, scored=scored) == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "failed"),
+    [
+        ({"gpt_review": "Error code: 401 - Incorrect API key provided"}, True),
+        ({"judge_response": "Request timed out."}, True),
+        ({"judge_response": ""}, True),
+        ({"judge_response": None}, True),
+        ({"judge_score": float("nan")}, True),
+        ({"judge_response": "Error: connection refused"}, True),
+        ({"judge_response": "The answer is correct. Score: 1"}, False),
+        ({"judge_response": "Error analysis: the model missed one object, so 3."}, False),
+        ({"judge_response": "The model claims a 429 and a rate limit sign on the road. Wrong."}, False),
+        ({"pred": "", "answer": "-1"}, False),
+        ({"judge_score": 0}, False),
+    ],
+)
+def test_what_a_judge_left(value: Any, failed: bool) -> None:
+    assert judge_failed("accuracy", value) is failed
+
+
+@pytest.mark.parametrize(
+    ("policy", "higher", "factor", "value", "n", "note"),
+    [
+        ("as_scored", True, 100.0, 60.0, 10, None),
+        ("drop", True, 100.0, 75.0, 8, None),
+        ("wrong", True, 100.0, 50.0, 12, None),  # two more have no score at all
+        ("wrong", False, 100.0, 60.0, 10, "worst"),
+        ("wrong", None, 100.0, 60.0, 10, "worst"),
+        ("drop", True, None, 60.0, 10, "corpus-level"),
+    ],
+)
+def test_policies(
+    policy: PolicyName, higher: bool | None, factor: float | None, value: float, n: int, note: str | None
+) -> None:
+    sound, errored = ScoreSums.of([1.0] * 6 + [0.0] * 2), ScoreSums.of([0.0] * 2)
+    outcome = apply_policy(ErroredPolicy(policy), 60.0, factor, sound, errored, 4, 12, higher)
+    assert outcome.value == pytest.approx(value)
+    assert outcome.n == n
+    assert (outcome.note is None) == (note is None)
+    assert note is None or note in str(outcome.note)
+    assert outcome.failed is None
+
+
+def test_too_many_errored_samples_fail() -> None:
+    sound, errored = ScoreSums.of([1.0] * 9), ScoreSums.of([0.0])
+    assert apply_policy(ErroredPolicy("drop", 0.1), 0.9, 1.0, sound, errored, 1, 10, True).failed is None
+    failed = apply_policy(ErroredPolicy("as_scored", 0.05), 0.9, 1.0, sound, errored, 1, 10, True).failed
+    assert failed == "1 of 10 samples are errored (10.0%), more than the 5.0% that this run allows"
+    assert apply_policy(ErroredPolicy("drop"), 0.0, 1.0, ScoreSums(), errored, 1, 1, True).value is None
+
+
+@pytest.mark.parametrize(
+    ("responses", "values"),
+    [
+        ([["-2.5", "False"], ["-1.0", "True"]], [-2.5, -1.0]),
+        ([[["-2.5", "False"]], [["-1.0", "True"]]], [-2.5, -1.0]),
+        (["(-2.5, False)", "(-1.0, True)"], [-2.5, -1.0]),
+        ([(-2.5, False), (-1.0, True)], [-2.5, -1.0]),
+        (['["-2.5", "False"]', '["-1.0", "True"]'], [-2.5, -1.0]),
+        (["a", "b"], None),
+        ([["-2.5", "False"]], None),
+        (["-2.5", "-1.0"], None),
+        ([["nan", "False"], ["1", "True"]], None),
+    ],
+)
+def test_likelihoods(responses: Any, values: list[float] | None) -> None:
+    assert likelihoods(responses) == values
+
+
+@pytest.mark.parametrize(
+    ("target", "place"), [("2", 2), (1, 1), ("C", 2), (" b ", 1), ("cat", None), (True, None), (-1, None)]
+)
+def test_answer_index(target: Any, place: int | None) -> None:
+    assert answer_index(target) == place
+
+
+_PROMPT = "Which?\nA. red\nB. blue\nC. green\nAnswer with the letter."
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "options"),
+    [
+        (_PROMPT, "B", 3),
+        (_PROMPT, "(b)", 3),
+        (_PROMPT, "green", 3),
+        (_PROMPT, "D", None),  # not one of them
+        (_PROMPT, "AB", None),  # several answers: guessing is another thing
+        (f"Q\nA) yes\nB) no\nAnswer: A\n\n{_PROMPT}", "C", 3),  # an example before it
+        ("A. only", "A", None),
+        ("B. odd\nC. start", "B", None),
+        ("no options", "A", None),
+        ("(A) x\n(B) y\n(C) z\n(D) w", "d", 4),
+    ],
+)
+def test_prompt_options(text: str, target: Any, options: int | None) -> None:
+    assert prompt_options(text, target) == options
+
+
+def test_stated_options() -> None:
+    assert stated_options(None, '["Man", "Woman", "Child"]') == 3
+    assert stated_options(["a", "b"]) == 2
+    assert stated_options("[broken", 3, ["a"], "[" * 10_000) is None
+
+
+@given(st.integers(1, 400), st.floats(0.02, 0.98), st.data())
+def test_chance_is_the_binomial_tail(n: int, share: float, data: Any) -> None:
+    right = data.draw(st.integers(0, n))
+    assert at_most_by_chance(right, n, share) == pytest.approx(stats.binom.cdf(right, n, share), abs=1e-9)
+
+
+def test_a_score_that_moved_more_than_its_answers() -> None:
+    pairs = [(f"document {i}", "x" if i < 90 else f"new {i}", "x", 1.0 if i < 90 else 0.0, 0.0) for i in range(125)]
+    outputs = compare_outputs(pairs)
+    assert outputs == OutputComparison(125, 90, 90, ("document 0", "document 1", "document 2"))
+    warning = score_moved(0.984, 0.0, outputs, high=1.0, earlier="run abc")
+    assert warning is not None
+    assert (warning.name, warning.count, warning.of) == ("score_moved", 90, 125)
+    assert "run abc" in warning.message
+    assert score_moved(12.0, 5.1, OutputComparison(3151, 3134, 0), high=100.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("score", "before", "documents", "equal", "high"),
+    [
+        (0.9, 0.65, 100, 70, 1.0),  # thirty changed answers can do that
+        (0.5, 0.5, 100, 100, 1.0),
+        (0.505, 0.5, 100, 100, 1.0),  # a judge's moods
+        (1.0, 0.0, 100, 0, 1.0),
+        (1.0, 0.0, 5, 5, 1.0),  # too few to tell
+        (4.0, 3.0, 100, 60, None),
+    ],
+)
+def test_a_score_that_its_answers_explain(
+    score: float, before: float, documents: int, equal: int, high: float | None
+) -> None:
+    assert score_moved(score, before, OutputComparison(documents, equal, 0), high=high) is None
+
+
+_ACC = MetricKey("acc", "none")
+
+
+def _members(**values: tuple[float | None, int]) -> dict[str, dict[MetricKey, MemberScore]]:
+    return {
+        task: {_ACC: MemberScore(*value), MetricKey("acc_norm", "none"): MemberScore(9.0, 1)}
+        for task, value in values.items()
+    }
+
+
+def test_a_declared_aggregate_takes_its_exact_metric() -> None:
+    members = _members(a=(0.5, 10), b=(1.0, 30))
+    (weighted,) = group_scores(
+        GroupDefinition("g", ("a", "b"), (GroupAggregate("acc", weight_by_size=True),)), members, {}
+    )
+    assert (weighted.value, weighted.n, weighted.tasks, weighted.reason) == (35 / 40, 40, 2, None)
+    (plain,) = group_scores(GroupDefinition("g", ("a", "b"), (GroupAggregate("acc"),)), members, {})
+    assert plain.value == 0.75
+
+
+def test_groups_within_groups_count_each_task_once() -> None:
+    inner = GroupDefinition("inner", ("a", "b", "outer"))
+    outer = GroupDefinition("outer", ("inner", "a", "c"), (GroupAggregate("acc"),))
+    members = _members(a=(0.0, 1), b=(1.0, 1), c=(1.0, 1))
+    (found,) = group_scores(outer, members, {}, {"inner": inner, "outer": outer})
+    assert found.value == pytest.approx(2 / 3)
+
+
+def test_a_declared_aggregate_without_a_value_says_why() -> None:
+    definition = GroupDefinition("g", ("a", "b"), (GroupAggregate("acc", ("none", "strict")),))
+    first, second = group_scores(definition, _members(a=(0.5, 10)), {})
+    assert (first.value, first.reason) == (None, "no result of b")
+    (first, second) = group_scores(definition, _members(a=(0.5, 10), b=(None, 10)), {})
+    assert first.reason == "1 of 2 members have no number for acc"
+    assert second.reason == "no member has acc under filter strict"
+    other = {"a": {_ACC: MemberScore(0.5, 10)}, "b": {MetricKey("f1", "none"): MemberScore(0.1, 10)}}
+    first, _ = group_scores(definition, other, {})
+    assert (first.value, first.reason) == (0.5, "over the 1 of 2 members that have acc")
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (MemberPrimary(_ACC, 1.0, 10, 1.0, True), None),
+        (MemberPrimary(MetricKey("f1", "none"), 1.0, 10, 1.0, True), "differ: acc,none, f1,none"),
+        (MemberPrimary(MetricKey("acc", "strict"), 1.0, 10, 1.0, True), "differ"),
+        (MemberPrimary(_ACC, 68.0, 10, None, True), "the scale of b is unknown"),
+        (MemberPrimary(_ACC, 68.0, 10, 100.0, True), "scales differ: 0 to 1, 100"),
+        (MemberPrimary(_ACC, 1.0, 10, 1.0, False), "higher is better"),
+        (MemberPrimary(_ACC, None, 10, 1.0, True), "no primary score of b"),
+    ],
+)
+def test_an_undeclared_group_has_a_score_only_where_members_agree(other: MemberPrimary, reason: str | None) -> None:
+    primaries = {"a": MemberPrimary(_ACC, 0.5, 30, 1.0, True), "b": other}
+    (found,) = group_scores(GroupDefinition("g", ("a", "b")), {}, primaries)
+    assert found.value == (0.75 if reason is None else None)
+    assert (found.reason is None) == (reason is None)
+    assert reason is None or reason in str(found.reason)
+
+
+def test_definitions_as_documents() -> None:
+    aggregates = read_aggregates(
+        [{"metric": "acc", "filter_list": "x"}, {"metric": "f1", "weight_by_size": True}, {"metric": 3}]
+    )
+    assert aggregates == (GroupAggregate("acc", ("x",)), GroupAggregate("f1", ("none",), True))
+    definition = GroupDefinition("g", ("a", "b"), aggregates)
+    assert GroupDefinition.read(definition.document()) == definition
+    assert read_aggregates(None) == ()
