@@ -111,11 +111,20 @@ def write_task(
 
 def _metric(metric: str, filter_name: str, values: Scores, higher_is_better: bool | None) -> dict[str, Any]:
     present = [value for value in values if value is not None and math.isfinite(value)]
+    mean = float(np.mean(present)) if present else None
+    deviation = float(np.std(present, ddof=1)) if len(present) > 1 else None
     return {
         "metric": metric,
         "filter": filter_name,
-        "value": float(np.mean(present)) if present else None,
-        "stderr": float(np.std(present, ddof=1) / np.sqrt(len(present))) if len(present) > 1 else None,
+        "value": mean,
+        "native": mean,
+        "stderr": None if deviation is None else deviation / math.sqrt(len(present)),
+        "factor": 1.0,
+        "level": "sample",
+        "scale": {"high": 1.0, "reason": "the mean of the samples' scores, which lie between 0 and 1"},
+        "direction_reason": "the task says so",
+        "mean": mean,
+        "sd": deviation,
         "higher_is_better": higher_is_better,
         "aggregation": "mean",
         "per_sample": True,
