@@ -88,8 +88,8 @@ _FOLDERS = {
     "speech": """ami av_asr common_voice_15 covost2 europal_asr fleurs gigaspeech librispeech open_asr
         openslr_librispeech people_speech tedlium voxpopuli wenet_speech""",
     "video": """activitynetqa camerabench_vqa cvrr funqa minerva mmou motionbench mvbench neptune nextqa
-        perceptioncomp perceptiontest plm_videobench tomato video-tt video_holmes videoevalpro videomme videomme_v2 videonet
-        mmr_v vcrbench vitatecs vstat worldsense ovobench mix_evals/video2text ssv2""",
+        perceptioncomp perceptiontest plm_videobench tomato video-tt video_holmes videoevalpro videomme videomme_v2
+        videonet mmr_v vcrbench vitatecs vstat worldsense ovobench mix_evals/video2text ssv2""",
     "video-long": """FALCONBench cgbench cinepile longtimescope longvideobench longvt lsdbench lvbench mlvu moviechat
         timescope vrbench""",
     "video-temporal": "charades_sta extremewhenbench tempcompass temporalbench timelens tvbench",

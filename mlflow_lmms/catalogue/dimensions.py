@@ -11,12 +11,12 @@ from mlflow_lmms.catalogue.source_text import SourceTexts
 from mlflow_lmms.catalogue.yaml_walk import TaskFile
 
 #: Fields that lmms-eval's benchmarks file their documents under, commonest first.
-_LIKELY = (
-    "category", "question_type", "subdomain", "source", "task", "type", "task_type", "split", "l2_category", "l2-category",
-    "language", "sub_task", "duration", "subject", "field", "context", "domain", "sub_category", "level", "capability",
-    "aspect", "problem_version", "difficulty", "subfield", "topic", "skill", "skills", "grade", "subset", "question_category",
-    "task_name", "data_type", "dimension", "image_type", "answer_type", "ability", "scene", "emotion", "gender",
-)  # fmt: skip
+_LIKELY = tuple(
+    """category question_type subdomain source task type task_type split l2_category l2-category language sub_task
+    duration subject field context domain sub_category level capability aspect problem_version difficulty subfield
+    topic skill skills grade subset question_category task_name data_type dimension image_type answer_type ability
+    scene emotion gender""".split()  # noqa: SIM905 (a list to read)
+)
 _QUOTED = re.compile(
     r"[\"'](" + "|".join(map(re.escape, sorted(_LIKELY, key=len, reverse=True))) + r")[\"']\s*[\]:,)]"
 )

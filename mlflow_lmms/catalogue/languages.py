@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow_lmms.catalogue.derived import Derived
 
-#: Codes that are no English words or usual abbreviations; `it`, `no`, `is`, `id` and the like stand only as whole names.
+#: Codes that are no English words or usual abbreviations; `it`, `id` and the like stand only as whole names.
 _CODES = {
     "ar": "Arabic", "bn": "Bengali", "cn": "Chinese", "cs": "Czech", "de": "German", "en": "English",
     "es": "Spanish", "fi": "Finnish", "fr": "French", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian",

@@ -16,8 +16,8 @@ _FOLDER_BUILDERS = frozenset({"audiofolder", "imagefolder", "videofolder"})
 _REMOTE = re.compile(r"^(?:https?|hf|s3|gs)://")
 #: In lower case; looked for as text, which is many times quicker than a pattern.
 _JUDGE = (
-    "openai", "azure_", "get_server", "llm_judge", "api_key", "anthropic", "gpt-4", "gpt4", "gpt_4", "gpt-eval", "gpt_eval",
-    "chat/completions", "dashscope", "judge(",
+    "openai", "azure_", "get_server", "llm_judge", "api_key", "anthropic", "gpt-4", "gpt4", "gpt_4", "gpt-eval",
+    "gpt_eval", "chat/completions", "dashscope", "judge(",
 )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from mlflow_lmms.catalogue.source_text import SourceTexts
 from mlflow_lmms.catalogue.yaml_walk import FUNCTION, FunctionReference, TaskFile, function_reference
 
 BUILT_IN_CHOICE = (
-    "multiple_choice without process_results: lmms-eval 0.7.3 hands its built-in scoring text where it expects pairs, "
-    "which raises; such a task fails without a score"
+    "multiple_choice without process_results: lmms-eval 0.7.3 hands its built-in scoring text where it expects "
+    "pairs, which raises; such a task fails without a score"
 )
 
 
@@ -19,7 +19,7 @@ def known_trouble(file: TaskFile, output_type: str, sources: SourceTexts) -> Ite
         yield BUILT_IN_CHOICE
     for key, reference in function_references(file):
         if sources.surely_lacks(reference):
-            yield f"{key} names {reference.name}, which {reference.module}.py does not define: the task cannot be loaded"
+            yield f"{key} names {reference.name}, which {reference.module}.py does not define: it cannot be loaded"
 
 
 def function_references(file: TaskFile) -> Iterator[tuple[str, FunctionReference]]:
