@@ -48,16 +48,22 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class ImportedTask:
-    """A task's files, ready to be recorded."""
+    """A task that has been read; its tables are written, its document is not yet."""
 
     name: str
-    file: Path
     documents: int
     samples: int
     metrics: Mapping[MetricKey, ImportedMetric]
     primary: Primary | None
     warnings: tuple[ResultWarning, ...]
     failed: str | None
+    document: Mapping[str, Any]
+    samples_table: Path
+
+    @property
+    def best(self) -> ImportedMetric | None:
+        """The primary metric."""
+        return self.metrics[self.primary.key] if self.primary else None
 
 
 class TaskImport:
@@ -73,7 +79,7 @@ class TaskImport:
     def read(
         self, entry: TaskEntry, samples: Path | None, options: TaskOptions, scratch: Path, progress: Progress
     ) -> ImportedTask:
-        """Write the task's files and return what they hold.
+        """Read the task and write its tables.
 
         Raises:
             RefusedFileError: the samples file is not sound.
@@ -102,14 +108,30 @@ class TaskImport:
         warnings = self._warnings(entry, reader, metrics, primary, options, read=samples is not None)
         document = {
             **self._facts(entry, reader, sums, primary, hashed=layout.hashed),
-            **self._findings(reader, metrics, primary, warnings, options.policy),
+            **self._findings(reader, metrics, primary, options.policy),
             **_slices(slices, metrics.get(primary.key) if primary else None),
         }
-        file = self._write(entry, document)
-        failed = next((own.outcome.failed for own in metrics.values() if own.outcome.failed), None)
         return ImportedTask(
-            entry.name, file, reader.documents, reader.rows, metrics, primary, tuple(warnings), failed
+            name=entry.name,
+            documents=reader.documents,
+            samples=reader.rows,
+            metrics=metrics,
+            primary=primary,
+            warnings=tuple(warnings),
+            failed=next((own.outcome.failed for own in metrics.values() if own.outcome.failed), None),
+            document=document,
+            samples_table=self._folder / document["samples_file"],
         )
+
+    def write(self, task: ImportedTask) -> Path:
+        """Write the task's document, which makes its files whole; return its path."""
+        file = self._folder / "tasks" / f"{escape(task.name)}.json"
+        document = {**task.document, "warnings": [warning.document() for warning in task.warnings]}
+        content = scrub_tree(self._scrubber, plain(document))
+        file.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
+        # MLflow shows when a score was made, not when it was imported.
+        os.utime(file, (self._results.ended_at, self._results.ended_at))
+        return file
 
     def _plan(
         self, entry: TaskEntry, reader: SamplesReader, primary: Primary | None
@@ -227,7 +249,6 @@ class TaskImport:
         reader: SamplesReader,
         metrics: Mapping[MetricKey, ImportedMetric],
         primary: Primary | None,
-        warnings: Sequence[ResultWarning],
         policy: ErroredPolicy,
     ) -> dict[str, Any]:
         return {
@@ -239,16 +260,7 @@ class TaskImport:
                 "policy": policy.policy,
                 "fail_above": policy.fail_above,
             },
-            "warnings": [warning.document() for warning in warnings],
         }
-
-    def _write(self, entry: TaskEntry, document: Mapping[str, Any]) -> Path:
-        file = self._folder / "tasks" / f"{escape(entry.name)}.json"
-        content = scrub_tree(self._scrubber, plain(dict(document)))
-        file.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
-        # MLflow shows when a score was made, not when it was imported.
-        os.utime(file, (self._results.ended_at, self._results.ended_at))
-        return file
 
 
 def _expected(entry: TaskEntry, limit: float | None, offset: int) -> int | None:

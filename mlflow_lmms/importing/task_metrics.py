@@ -85,7 +85,6 @@ class ImportedMetric:
             aggregation=self.aggregation,
             scale=self.scale.high,
             higher_is_better=self.higher_is_better,
-            direct=self.reading.derivation is not None and self.reading.derivation.direct,
             note=self.reported.note,
         )
 
