@@ -31,6 +31,9 @@ from mlflow_lmms.reading.score_sums import ScoreSums
         (["", " \n"], {"acc": 0.0}, False, True, "blank answer"),
         (["", "a cat"], {"acc": 0.0}, False, True, None),  # one of several answers is enough
         ([None], {}, False, False, "blank answer"),
+        (["[LMMS_EVAL_REQUEST_FAILED after 5 retries] 503"], {"acc": 0.0}, False, True, "request failed"),
+        (["", ["[LMMS_EVAL_BUDGET_EXCEEDED]"]], {"acc": 0.0}, False, True, "request failed"),
+        (["[LMMS_EVAL_BUDGET_EXCEEDED]", "a cat"], {"acc": 0.0}, False, True, None),
         (["a cat"], {"gpt_eval_score": -1}, False, True, "judge failed"),
         (["a cat"], {"balance": -1}, False, True, None),
         (["a cat"], {"accuracy": {"score": -1}}, True, True, "judge failed"),
@@ -41,6 +44,14 @@ def test_errored_samples(
     responses: list[Any], values: dict[str, Any], judged: bool, scored: bool, reason: str | None
 ) -> None:
     assert errored_reason(responses, values, generates=True, judged=judged, scored=scored) == reason
+
+
+def test_deeply_nested_responses_are_no_trouble() -> None:
+    nested: Any = ""
+    for _ in range(100_000):
+        nested = [nested]
+    assert errored_reason([nested], {}, generates=True, judged=False) is None
+    assert likelihoods([nested, nested]) is None
 
 
 @pytest.mark.parametrize(

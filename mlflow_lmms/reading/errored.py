@@ -18,6 +18,7 @@ PolicyName = Literal["as_scored", "drop", "wrong"]
 POLICIES: tuple[PolicyName, ...] = ("as_scored", "drop", "wrong")
 
 BLANK_ANSWER = "blank answer"
+REQUEST_FAILED = "request failed"
 JUDGE_FAILED = "judge failed"
 NO_SCORE = "no score"
 
@@ -33,6 +34,9 @@ _ERROR_TEXT = re.compile(
     re.IGNORECASE,
 )
 _TEXT_READ = 2000
+_NESTING = 8  # lists within lists that a response may be
+# What lmms-eval's adapters of remote models answer in place of the model.
+_FAILED_REQUESTS = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED]")
 
 
 @dataclass(frozen=True)
@@ -60,20 +64,26 @@ def errored_reason(
     `values` are what the task's scoring returned, by metric; `judged`: a judge scores this task; `scored`: the
     primary metric has a number here.
     """
-    if generates and all(is_blank(response) for response in responses):
-        return BLANK_ANSWER
+    if generates and all(is_blank(response) or _is_failed_request(response) for response in responses):
+        return REQUEST_FAILED if any(map(_is_failed_request, responses)) else BLANK_ANSWER
     if any(judge_failed(name, value, judged=judged) for name, value in values.items()):
         return JUDGE_FAILED
     return None if scored else NO_SCORE
 
 
-def is_blank(response: Any) -> bool:
-    """Whether a response holds nothing to read."""
+def is_blank(response: Any, depth: int = _NESTING) -> bool:
+    """Whether a response holds nothing to read; what is nested too deeply to be a response does."""
     if response is None:
         return True
     if isinstance(response, list | tuple):
-        return all(is_blank(item) for item in response)
+        return depth > 0 and all(is_blank(item, depth - 1) for item in response)
     return isinstance(response, str) and not response.strip()
+
+
+def _is_failed_request(response: Any, depth: int = _NESTING) -> bool:
+    if isinstance(response, list | tuple):
+        return depth > 0 and bool(response) and all(_is_failed_request(item, depth - 1) for item in response)
+    return isinstance(response, str) and response.startswith(_FAILED_REQUESTS)
 
 
 def judge_failed(name: str, value: Any, *, judged: bool = False) -> bool:

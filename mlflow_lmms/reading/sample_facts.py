@@ -12,7 +12,14 @@ from hashlib import blake2b
 from typing import Any
 
 from mlflow_lmms.reading.chance import ChanceFacts, answer_index, likelihoods, prompt_options
-from mlflow_lmms.reading.errored import BLANK_ANSWER, JUDGE_WORD, errored_reason, is_blank, judge_failed
+from mlflow_lmms.reading.errored import (
+    BLANK_ANSWER,
+    JUDGE_WORD,
+    REQUEST_FAILED,
+    errored_reason,
+    is_blank,
+    judge_failed,
+)
 from mlflow_lmms.reading.result_warnings import Evidence, TaskFacts
 
 _EXAMPLES = 3
@@ -110,7 +117,7 @@ class SampleFacts:
         reason = errored_reason(responses, values, generates=generates, judged=self._judged, scored=scored)
         if any(judge_failed(metric, value, judged=self._judged) for metric, value in values.items()):
             self._judge_failures.add(name)
-        if reason == BLANK_ANSWER:
+        if reason in (BLANK_ANSWER, REQUEST_FAILED):
             self._empty.add(name)
         elif generates:
             self._count_response(responses)

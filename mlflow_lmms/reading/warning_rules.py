@@ -81,7 +81,7 @@ def _is_all_zero(own: MetricFacts) -> bool:
 
 def _empty_responses(facts: TaskFacts) -> Iterator[ResultWarning]:
     if facts.empty.share > _EMPTY_SHARE:
-        message = f"{facts.empty.count} of {facts.empty.of} samples have an empty response."
+        message = f"{facts.empty.count} of {facts.empty.of} samples have no answer: empty, or a failed request."
         yield _warning(WarningName.EMPTY_RESPONSES, message, facts.empty)
 
 
