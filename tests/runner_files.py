@@ -46,6 +46,7 @@ def write_task(
     slices: Sequence[Mapping[str, Any]] = (),
     higher_is_better: bool | None = True,
     hashes: Sequence[str] | None = None,
+    row_keys: Sequence[str] | None = None,
     **changes: Any,
 ) -> Path:
     """Write tables and result of one task and return the result's path.
@@ -55,6 +56,7 @@ def write_task(
         metrics: further metrics, which have no scores per document.
         columns: further columns of the samples table.
         slices: slices of the primary metric: ``dimension``, ``value``, ``n``, ``score``.
+        row_keys: the weaker keys; without them the tables look as earlier runners wrote them.
         changes: fields of the result to be written otherwise.
     """
     count = len(next(iter(scores.values()), ()))
@@ -64,9 +66,11 @@ def write_task(
         (folder / sub).mkdir(parents=True, exist_ok=True)
     columned = {f"score:{metric}:{filter_name}": pa.array(values, pa.float64()) for metric, values in scores.items()}
     ids = pa.array(range(count), pa.int64())
+    rows = {} if row_keys is None else {"row_key": pa.array(row_keys, pa.string())}
     samples = {
         "doc_id": ids,
         "doc_hash": pa.array(keys, pa.string()),
+        **rows,
         "input": pa.array([f"What is in picture {number}?" for number in range(count)], pa.string()),
         "target": pa.array([str(number) for number in range(count)], pa.string()),
         "responses": pa.array([[f"It is {number}."] for number in range(count)], pa.list_(pa.string())),
@@ -79,7 +83,7 @@ def write_task(
         samples["media"] = pa.array([[] for _ in range(count)], media)
     pq.write_table(pa.table(samples), folder / "samples" / f"{name}.parquet")
     order = np.argsort(np.asarray(keys, dtype=np.str_), kind="stable")
-    scored = pa.table({"doc_hash": samples["doc_hash"], "doc_id": ids, **columned})
+    scored = pa.table({"doc_hash": samples["doc_hash"], **rows, "doc_id": ids, **columned})
     pq.write_table(scored.take(pa.array(order, pa.int64())), folder / "samples" / f"{name}.scores.parquet")
     primary = next(iter(scores), None)
     result = {
