@@ -85,10 +85,11 @@ def warnings_of(
     outcome: Outcome,
     metrics: Mapping[MetricKey, Metric],
     primary: Metric | None,
+    wanted_found: bool,
     evidence: SampleEvidence,
     request: RunRequest,
 ) -> list[ResultWarning]:
-    """Return the warnings that the result calls for."""
+    """Return the warnings that the result calls for (`wanted_found`: no primary metric was asked for in vain)."""
     wanted = request.primary.get(outcome.name)
     total = len(outcome.task.eval_docs)
     facts = TaskFacts(
@@ -97,7 +98,7 @@ def warnings_of(
         metrics=[_metric_facts(metric) for metric in metrics.values()],
         primary=None if primary is None else primary.key,
         wanted=wanted,
-        wanted_found=wanted is None or (primary is not None and primary.key.metric in wanted),
+        wanted_found=wanted_found,
         documents=len(outcome.rows.doc_ids),
         expected=expected_documents(total, request.limit, request.offset),
         total=total,
@@ -122,7 +123,6 @@ def _metric_facts(metric: Metric) -> MetricFacts:
         aggregation=metric.aggregation,
         scale=metric.scale.high,
         higher_is_better=metric.higher_is_better,
-        direct=metric.reading.derivation is not None and metric.reading.derivation.direct,
         note=metric.reported.note,
     )
 

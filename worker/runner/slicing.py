@@ -6,7 +6,7 @@ answer. Which column is useful is for `mlflow_lmms.reading.slices` to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,15 @@ def slicing(
         for name, values in dimensions(named if source == "declared" else fresh, source).items():
             columns[name], found[name] = values, dimension(name, source)
     return Slicing(columns, found, tuple(name for name in declared if name not in found))
+
+
+def declared_dimensions(task: Any) -> Iterator[str]:
+    """Return the dimensions that the task's own file declares under `metadata: dimensions`."""
+    metadata = getattr(task.config, "metadata", None)
+    for part in metadata if isinstance(metadata, list) else [metadata]:
+        names = part.get("dimensions") if isinstance(part, Mapping) else None
+        if isinstance(names, list):
+            yield from (name for name in names if isinstance(name, str))
 
 
 def sample_slices(columns: Mapping[str, Column], metric: Metric) -> list[dict[str, Any]]:

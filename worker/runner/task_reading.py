@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_lmms.reading.errored import ErroredPolicy
 from mlflow_lmms.reading.metric_key import MetricKey
-from mlflow_lmms.reading.primary_metric import Primary, choose_primary
+from mlflow_lmms.reading.primary_metric import Primary, choose_primary, find_metric
 from mlflow_lmms.reading.sample_scores import DIRECT
 from mlflow_lmms.reading.slices import Column
 from mlflow_lmms.reading.stability import stability
@@ -25,11 +25,15 @@ from worker.runner.task_metrics import Metric, Outcome, read_metrics, under_poli
 
 @dataclass(frozen=True)
 class TaskReading:
-    """A finished task's metrics, the one that stands for it, and what its samples say."""
+    """A finished task's metrics, the one that stands for it, and what its samples say.
+
+    `wanted_found`: no primary metric was asked for in vain.
+    """
 
     metrics: dict[MetricKey, Metric]
     primary: Primary | None
     evidence: SampleEvidence
+    wanted_found: bool
 
     @property
     def best(self) -> Metric | None:
@@ -45,11 +49,12 @@ def read_task(outcome: Outcome, request: RunRequest) -> TaskReading:
     """Read metrics, primary metric and errored samples; raise when the run does not allow so many of these."""
     metrics = read_metrics(outcome)
     candidates = [key for key, metric in metrics.items() if metric.value is not None]
-    primary = choose_primary(outcome.name, candidates, request.primary.get(outcome.name))
+    wanted = request.primary.get(outcome.name)
+    primary = choose_primary(outcome.name, candidates, wanted)
     evidence = gather(outcome, None if primary is None else metrics[primary.key])
     refuse_too_many(evidence, request.errored)
     applied = {key: under_policy(metric, request.errored, evidence.errored) for key, metric in metrics.items()}
-    return TaskReading(applied, primary, evidence)
+    return TaskReading(applied, primary, evidence, wanted is None or find_metric(candidates, wanted) is not None)
 
 
 def look_into_corpus_metrics(

@@ -20,7 +20,14 @@ from worker.runner.progress import Progress
 from worker.runner.request import RunRequest
 from worker.runner.sample_evidence import warnings_of
 from worker.runner.samples import samples_table, scores_table, write_table
-from worker.runner.slicing import Slicing, cluster_ids, corpus_slices, sample_slices, slicing
+from worker.runner.slicing import (
+    Slicing,
+    cluster_ids,
+    corpus_slices,
+    declared_dimensions,
+    sample_slices,
+    slicing,
+)
 from worker.runner.task_metrics import Metric, Outcome, clustered
 from worker.runner.task_reading import TaskReading, look_into_corpus_metrics, read_stability, read_task
 
@@ -43,7 +50,8 @@ class ResultWriter:
         """Write samples, scores and result; return the result's path in the output folder and the primary metric."""
         reading = read_task(outcome, self._request)
         records = self._read_documents(outcome, reading.best)
-        cut = slicing(outcome, records, reading.best, self._request.dimensions.get(outcome.name, ()))
+        asked = (*self._request.dimensions.get(outcome.name, ()), *declared_dimensions(outcome.task))
+        cut = slicing(outcome, records, reading.best, tuple(dict.fromkeys(asked)))
         clusters = cluster_ids(outcome, records, reading.best)
         if clusters is not None:
             reading = reading.with_metrics({key: clustered(own, clusters) for key, own in reading.metrics.items()})
@@ -119,7 +127,7 @@ class ResultWriter:
 
     def _findings(self, outcome: Outcome, reading: TaskReading) -> dict[str, Any]:
         evidence, policy, primary = reading.evidence, self._request.errored, reading.primary
-        found = warnings_of(outcome, reading.metrics, reading.best, evidence, self._request)
+        found = warnings_of(outcome, reading.metrics, reading.best, reading.wanted_found, evidence, self._request)
         return {
             "metrics": [metric.document() for metric in reading.metrics.values()],
             "primary": None if primary is None else {**primary.key._asdict(), "reason": primary.reason},
