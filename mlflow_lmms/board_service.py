@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_lmms.leaderboard import Board, make_board
+from mlflow_lmms.leaderboard import Board, Score, make_board
 from mlflow_lmms.run_reader import RunReader
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.verdict import verdicts
@@ -30,6 +30,7 @@ class RankedBoard:
                     "win_rate": row.win_rate,
                     "coverage": row.coverage,
                     "cells": {task: _cell(asdict(cell)) for task, cell in row.cells.items()},
+                    "reported": {task: [_published(s) for s in found] for task, found in row.reported.items()},
                 }
                 for row in self.board.rows
             ],
@@ -42,6 +43,16 @@ def _cell(cell: dict[str, Any]) -> dict[str, Any]:
     return {**cell.pop("score"), **cell}
 
 
+def _published(score: Score) -> dict[str, Any]:
+    return {
+        "run_id": score.run_id,
+        "metric": score.metric,
+        "filter": score.filter,
+        "value": score.value,
+        "source": score.reported_source,
+    }
+
+
 def ranked_board(
     scores: ScoreIndex,
     reader: RunReader,
@@ -50,8 +61,9 @@ def ranked_board(
     suite: str | None = None,
     tasks: Collection[str] | None = None,
     partial: bool = False,
+    flagged: bool = False,
 ) -> RankedBoard:
     """The board of what the caller may read (`experiment_ids`; None means everything)."""
     found = scores.primary_scores(experiment_ids=experiment_ids, suite=suite, tasks=tasks)
-    board = make_board(found, reader.vector, partial=partial)
+    board = make_board(found, reader.vector, partial=partial, flagged=flagged)
     return RankedBoard(board, tuple(verdicts(board, reader.vector)))

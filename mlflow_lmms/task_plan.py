@@ -6,13 +6,12 @@ A stored suite brings tasks and settings; what the request itself says of a task
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.errors import InvalidRequestError
-from mlflow_lmms.reading.group_scores import GroupDefinition
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.suite import Suite, SuiteRevision, settings_by_task
 
@@ -45,7 +44,7 @@ def plan_tasks(request: EvaluationRequest, suite: SuiteRevision | None, catalogu
         if strange := sorted(chosen.keys() - set(tasks)):
             raise InvalidRequestError(f"{field}: {', '.join(strange[:5])} is none of the tasks that are run")
     check_metrics(request.primary, catalogue)
-    return TaskPlan(request, tuple(tasks), tuple(group_document(found) for found in _groups(catalogue, names)))
+    return TaskPlan(request, tuple(tasks), tuple(group.document() for group in catalogue.group_definitions(names)))
 
 
 def _with_suite(request: EvaluationRequest, found: SuiteRevision, catalogue: Catalogue) -> EvaluationRequest:
@@ -94,32 +93,8 @@ def check_metrics(primary: dict[str, str], catalogue: Catalogue) -> None:
         InvalidRequestError: it has not; the message lists those it has.
     """
     for task, choice in primary.items():
-        known = _metrics(catalogue, task)
+        known = [metric.name for metric in catalogue.tasks[task].metrics] if task in catalogue.tasks else []
         metric = choice if choice in known else choice.rpartition(":")[0] or choice
         if known and metric not in known:
             near = difflib.get_close_matches(metric, known, n=5, cutoff=0.0)
             raise InvalidRequestError(f"{task} has no metric {metric!r}; it has {', '.join(near)}")
-
-
-def _metrics(catalogue: Catalogue, task: str) -> list[str]:
-    known: Iterable[Any] = getattr(catalogue.tasks.get(task), "metrics", ())
-    return [str(getattr(metric, "metric", metric)) for metric in known]
-
-
-def _groups(catalogue: Catalogue, names: Iterable[str]) -> Iterable[GroupDefinition]:
-    defined: Callable[[Iterable[str]], Iterable[GroupDefinition]] | None = getattr(
-        catalogue, "group_definitions", None
-    )
-    return defined(names) if defined is not None else ()
-
-
-def group_document(group: GroupDefinition) -> dict[str, Any]:
-    """The definition as plain values."""
-    return {
-        "name": group.name,
-        "members": list(group.members),
-        "aggregates": [
-            {"metric": one.metric, "filters": list(one.filters), "weight_by_size": one.weight_by_size}
-            for one in group.aggregates
-        ],
-    }

@@ -96,6 +96,10 @@ def test_a_group_of_lmms_eval_is_still_a_suite(services: Services) -> None:
     run = services.client.get_run(run_id)
     assert len(run.data.params["tasks"].split(",")) > 1
     assert Tag.SUITE_REVISION not in run.data.tags
+    groups = services.store.get(run_id).groups
+    assert "mmbench" in [group["name"] for group in groups]
+    assert claim(services, run_id).groups == groups
+    assert json.loads(Path(services.client.download_artifacts(run_id, Artifact.REQUEST)).read_text())["groups"]
 
 
 def test_tasks_that_only_share_a_suites_name_remember_no_revision(services: Services) -> None:
@@ -131,6 +135,11 @@ def test_what_cannot_be_run_is_refused_before_anything_exists(
         ({"name": "s", "tasks": ["chartqa_all"]}, "no task, group or tag 'chartqa_all'; did you mean"),
         ({"name": "mmbench", "tasks": ["mme"]}, "'mmbench' is a group of lmms-eval"),
         ({"name": "mme", "tasks": ["mme"]}, "'mme' is a task of lmms-eval"),
+        (
+            {"name": "s", "tasks": [{"task": "chartqa", "primary": "relaxed_all"}]},
+            "chartqa has no metric 'relaxed_all'; it has relaxed_overall",
+        ),
+        ({"name": "s", "tasks": ["mmbench_en", "mmbench_en_dev"]}, "has mmbench_en_dev twice"),
     ],
 )
 def test_a_suite_that_cannot_be_run_is_refused(services: Services, content: dict[str, Any], words: str) -> None:

@@ -46,7 +46,7 @@ def search() -> ResponseReturnValue:
 @requires(READ, run="run_id")
 def read(run_id: str) -> ResponseReturnValue:
     """One evaluation with its tasks."""
-    return jsonify(_as_json(services().store.get(run_id), _places()))
+    return jsonify(_as_json(services().evaluation(run_id), _places()))
 
 
 @requires(EDIT, run="run_id")
