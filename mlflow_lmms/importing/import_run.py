@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_lmms.errors import InvalidRequestError, UnavailableError
+from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.importing.discovery import Found, FoundResults
+from mlflow_lmms.importing.experiments import experiment_named
 from mlflow_lmms.importing.import_key import ImportedRuns
 from mlflow_lmms.importing.import_lock import import_lock
 from mlflow_lmms.importing.model_map import ModelMap
@@ -51,7 +52,7 @@ class Importer:
         scrubber: Scrubber,
         *,
         progress: Progress = lambda path, task, lines: None,
-        on_recorded: Callable[[str], None] = lambda run_id: None,
+        on_recorded: Callable[[str], object] = lambda run_id: None,
     ) -> None:
         self._client = client
         self._options = options
@@ -109,7 +110,7 @@ class Importer:
         self, found: FoundResults, results: ResultsFile, run: ImportedRun, outcome: FileOutcome
     ) -> FileOutcome:
         writer = RunWriter(self._client, self._scrubber)
-        experiment_id = self._experiment()
+        experiment_id = experiment_named(self._client, self._options.experiment)
         run_id = writer.create(experiment_id, run, results.sha256)
         told = _Outcome(outcome)
         try:
@@ -134,20 +135,6 @@ class Importer:
         for importer, task in read_tasks(found, results, self._scrubber, options):
             told.add(task)
             yield importer, task
-
-    def _experiment(self) -> str:
-        name = self._options.experiment
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
-                return str(self._client.create_experiment(name))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another import made it just now
-                    raise
-                experiment = self._client.get_experiment_by_name(name)
-        if experiment is None or experiment.lifecycle_stage == "deleted":
-            raise InvalidRequestError(f"experiment {name!r} is deleted: restore it in MLflow, or name another one")
-        return str(experiment.experiment_id)
 
 
 class _Outcome:
