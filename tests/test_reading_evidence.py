@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mlflow_lmms.reading.chance import answer_index, at_most_by_chance, likelihoods, prompt_options, stated_options
-from mlflow_lmms.reading.errored import ErroredPolicy, PolicyName, apply_policy, errored_reason, judge_failed
+from mlflow_lmms.reading.errored import ErroredPolicy, PolicyName, apply_policy, errored_reason, judge_failure
 from mlflow_lmms.reading.group_scores import (
     GroupAggregate,
     GroupDefinition,
@@ -20,6 +20,7 @@ from mlflow_lmms.reading.group_scores import (
     read_aggregates,
 )
 from mlflow_lmms.reading.metric_key import MetricKey
+from mlflow_lmms.reading.sample_facts import SampleFacts
 from mlflow_lmms.reading.score_moved import OutputComparison, compare_outputs, score_moved
 from mlflow_lmms.reading.score_sums import ScoreSums
 
@@ -43,15 +44,18 @@ from mlflow_lmms.reading.score_sums import ScoreSums
 def test_errored_samples(
     responses: list[Any], values: dict[str, Any], judged: bool, scored: bool, reason: str | None
 ) -> None:
-    assert errored_reason(responses, values, generates=True, judged=judged, scored=scored) == reason
+    failed = judge_failure(values, judged=judged)
+    assert errored_reason(responses, generates=True, judge_failed=failed, scored=scored) == reason
 
 
 def test_deeply_nested_responses_are_no_trouble() -> None:
     nested: Any = ""
     for _ in range(100_000):
         nested = [nested]
-    assert errored_reason([nested], {}, generates=True, judged=False) is None
+    assert errored_reason([nested], generates=True) is None
     assert likelihoods([nested, nested]) is None
+    facts = SampleFacts("generate_until")
+    assert facts.add(nested, target=nested, responses=[nested], values={"acc": nested}) is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_deeply_nested_responses_are_no_trouble() -> None:
     ],
 )
 def test_what_a_judge_left(value: Any, failed: bool) -> None:
-    assert judge_failed("accuracy", value) is failed
+    assert judge_failure({"accuracy": value}, judged=False) is failed
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mlflow_lmms.catalogue import read_catalogue
 from mlflow_lmms.reading.metric_key import MetricKey, finite_number, metric_key, reported_metrics
 from mlflow_lmms.reading.primary_metric import choose_primary
 from mlflow_lmms.reading.row_key import row_key
@@ -92,6 +94,20 @@ def test_primary_metric(task: str, metrics: list[str], chosen: str | None, reaso
     primary = choose_primary(task, [MetricKey(metric, "none") for metric in metrics])
     assert (primary.key.metric if primary else None) == chosen
     assert primary is None or reason in primary.reason
+
+
+@pytest.mark.lmms_eval
+def test_every_task_of_lmms_eval_has_a_primary_with_a_direction_or_only_submissions() -> None:
+    tasks = read_catalogue([]).tasks
+    assert len(tasks) > 1700
+    for name, task in tasks.items():
+        primary = choose_primary(name, [MetricKey(metric.name, "none") for metric in task.metrics])
+        if primary is None:
+            assert all(re.search("submission|generated", metric.name) for metric in task.metrics), name
+            continue
+        assert "first" not in primary.reason, (name, primary)
+        declared = next(own.higher_is_better for own in task.metrics if own.name == primary.key.metric)
+        assert direction(primary.key.metric, declared)[0] is not None, (name, primary)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_sample_scores(values: list[Any], aggregate: float | None, expected: lis
         ([100.0, 0.0], 50.0, "direct", 1),
         ([{"overall": 1.0, "task": "sound"}, {"overall": 0.0, "task": "music"}], 50.0, "field overall", 100),
         ([{"score": 3, "correct": True}, {"score": 1, "correct": False}], 0.5, "field correct", 1),
-        ([{"score": 1}, {"acc": 0}], 0.5, "first score field", 1),
+        ([{"score": 1}, {"acc": 0}], 0.5, None, None),  # not one score
         ([{"pred": "A", "answer": "A"}, {"pred": "B", "answer": "A"}], 50.0, "prediction equals answer", 100),
         ([{"pred": "A", "prediction": "B", "answer": "A"}], 1.0, None, None),  # which one is meant?
         ([[True], [False, False]], 0.5, "share of true", 1),

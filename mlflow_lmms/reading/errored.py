@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from mlflow_lmms.reading.metric_key import finite_number
@@ -22,7 +23,7 @@ REQUEST_FAILED = "request failed"
 JUDGE_FAILED = "judge failed"
 NO_SCORE = "no score"
 
-JUDGE_WORD = re.compile(r"judge|gpt|llm|(?:^|[^a-z])(?:openai|claude|gemini)", re.IGNORECASE)
+_JUDGE_WORD = re.compile(r"judge|gpt|llm|(?:^|[^a-z])(?:openai|claude|gemini)", re.IGNORECASE)
 _JUDGE_FIELD = re.compile(
     r"judge|gpt|llm|review|verdict|eval(?:uation)?_?(?:answer|result|response|text)?$", re.IGNORECASE
 )
@@ -57,18 +58,32 @@ class PolicyOutcome(NamedTuple):
 
 
 def errored_reason(
-    responses: Sequence[Any], values: Mapping[str, Any], *, generates: bool, judged: bool, scored: bool = True
+    responses: Sequence[Any], *, generates: bool, judge_failed: bool = False, scored: bool = True
 ) -> str | None:
     """Say why a sample is errored; None for a sound one.
 
-    `values` are what the task's scoring returned, by metric; `judged`: a judge scores this task; `scored`: the
-    primary metric has a number here.
+    `generates`: the answers are texts, not likelihoods; `judge_failed`: see `judge_failure`; `scored`: the primary
+    metric has a number here.
     """
     if generates and all(is_blank(response) or _is_failed_request(response) for response in responses):
         return REQUEST_FAILED if any(map(_is_failed_request, responses)) else BLANK_ANSWER
-    if any(judge_failed(name, value, judged=judged) for name, value in values.items()):
+    if judge_failed:
         return JUDGE_FAILED
     return None if scored else NO_SCORE
+
+
+def judge_failure(values: Mapping[str, Any], *, judged: bool) -> bool:
+    """Whether a judge gave -1, nothing or the text of an error where it should have given a verdict.
+
+    `values` are what the task's scoring returned for one sample, by metric; `judged`: a judge scores this task.
+    """
+    return any(_judge_failed(value, judged or is_of_judge(name)) for name, value in values.items())
+
+
+@lru_cache(maxsize=4096)
+def is_of_judge(metric: str) -> bool:
+    """Whether a metric's name says that a judge gives it."""
+    return _JUDGE_WORD.search(metric) is not None
 
 
 def is_blank(response: Any, depth: int = _NESTING) -> bool:
@@ -86,20 +101,19 @@ def _is_failed_request(response: Any, depth: int = _NESTING) -> bool:
     return isinstance(response, str) and response.startswith(_FAILED_REQUESTS)
 
 
-def judge_failed(name: str, value: Any, *, judged: bool = False) -> bool:
-    """Whether a value that a judge should have given is -1, nothing, or the text of an error."""
+def _judge_failed(value: Any, judged: bool) -> bool:
     if isinstance(value, Mapping):
         return any(
             _failed_verdict(item)
             for field, item in value.items()
-            if isinstance(field, str)
-            and (_JUDGE_FIELD.search(field) or (field == "score" and _of_judge(name, judged)))
+            if isinstance(field, str) and (_is_judge_field(field) or (judged and field == "score"))
         )
-    return _of_judge(name, judged) and value is not None and _failed_verdict(value)
+    return judged and value is not None and _failed_verdict(value)
 
 
-def _of_judge(name: str, judged: bool) -> bool:
-    return judged or JUDGE_WORD.search(name) is not None
+@lru_cache(maxsize=4096)
+def _is_judge_field(field: str) -> bool:
+    return _JUDGE_FIELD.search(field) is not None
 
 
 def _failed_verdict(value: Any) -> bool:

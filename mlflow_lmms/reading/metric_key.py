@@ -15,6 +15,7 @@ _STABILITY = ("_expected_accuracy", "_consensus_accuracy", "_internal_variance",
 _NOT_METRICS = frozenset(("alias", " ", "samples", "name", "sample_len", "sample_count"))
 # Of a comparison with a baseline: multiplied by 100 whatever the metric's scale is.
 _PAIRED = "paired_"
+_NUMBERS = (bool, int, float)
 
 
 class MetricKey(NamedTuple):
@@ -60,10 +61,12 @@ def metric_key(name: str) -> MetricKey | None:
 
 def finite_number(value: Any) -> float | None:
     """Return a plain number (NumPy's included) or a truth value as float, anything else as None."""
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+    if not isinstance(value, _NUMBERS):
+        if not hasattr(value, "item") or getattr(value, "ndim", None) != 0:
+            return None
         value = value.item()
-    if not isinstance(value, bool | int | float):
-        return None
+        if not isinstance(value, _NUMBERS):
+            return None
     try:
         number = float(value)
     except OverflowError:

@@ -14,11 +14,11 @@ from typing import Any
 from mlflow_lmms.reading.chance import ChanceFacts, answer_index, likelihoods, prompt_options
 from mlflow_lmms.reading.errored import (
     BLANK_ANSWER,
-    JUDGE_WORD,
     REQUEST_FAILED,
     errored_reason,
     is_blank,
-    judge_failed,
+    is_of_judge,
+    judge_failure,
 )
 from mlflow_lmms.reading.result_warnings import Evidence, TaskFacts
 
@@ -114,8 +114,9 @@ class SampleFacts:
             self._duplicates.add(name)
         chosen = likelihoods(responses)
         generates = self._generates and chosen is None
-        reason = errored_reason(responses, values, generates=generates, judged=self._judged, scored=scored)
-        if any(judge_failed(metric, value, judged=self._judged) for metric, value in values.items()):
+        failed = judge_failure(values, judged=self._judged)
+        reason = errored_reason(responses, generates=generates, judge_failed=failed, scored=scored)
+        if failed:
             self._judge_failures.add(name)
         if reason in (BLANK_ANSWER, REQUEST_FAILED):
             self._empty.add(name)
@@ -157,7 +158,7 @@ class SampleFacts:
 
 def is_judged(metrics: Iterable[str], needs_judge: bool | None) -> bool:
     """Whether a judge scores the task: the catalogue says so, or one of its metrics is named for it."""
-    return bool(needs_judge) or any(JUDGE_WORD.search(metric) for metric in metrics)
+    return bool(needs_judge) or any(map(is_of_judge, metrics))
 
 
 def _is_small(doc_id: Any) -> bool:
@@ -169,7 +170,12 @@ def _digest(text: str) -> bytes:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__} nested too deeply"
 
 
 def _cut(text: str) -> str:

@@ -54,14 +54,7 @@ def direct_number(value: Any) -> float | None:
 
 
 def _field_reader(field: str) -> Callable[[Any], float | None]:
-    return lambda value: finite_number(value.get(field)) if isinstance(value, dict) else None
-
-
-def _first_field(value: Any) -> float | None:
-    if not isinstance(value, dict):
-        return None
-    numbers = (finite_number(value[field]) for field in SCORE_FIELDS if field in value)
-    return next((number for number in numbers if number is not None), None)
+    return lambda value: finite_number(value[field]) if isinstance(value, dict) and field in value else None
 
 
 def _share_of_true(value: Any) -> float | None:
@@ -81,13 +74,12 @@ def _equality(value: Any) -> float | None:
 
 
 DIRECT = Derivation("direct", finite_number)
-DERIVATIONS = (
-    DIRECT,
+_OF_DICTS = (
     *(Derivation(f"field {field}", _field_reader(field)) for field in SCORE_FIELDS),
-    Derivation("first score field", _first_field),
-    Derivation("share of true", _share_of_true),
     Derivation("prediction equals answer", _equality),
 )
+_OF_LISTS = (Derivation("share of true", _share_of_true),)
+DERIVATIONS = (DIRECT, *_OF_DICTS, *_OF_LISTS)
 
 
 class SampleScoreReader:
@@ -119,7 +111,7 @@ class SampleScoreReader:
 def _numbers(value: Any) -> Iterator[tuple[str, float]]:
     if value is None or isinstance(value, str):
         return
-    for derivation in DERIVATIONS:
+    for derivation in _OF_DICTS if isinstance(value, dict) else _OF_LISTS if isinstance(value, list) else (DIRECT,):
         number = derivation.read(value)
         if number is not None:
             yield derivation.name, number

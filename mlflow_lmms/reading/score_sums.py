@@ -52,10 +52,14 @@ class ScoreSums:
         step = score - self.mean
         self.mean += step / self.n
         self.squares += step * (score - self.mean)
-        self.least = min(self.least, score)
-        self.most = max(self.most, score)
-        self.binary = self.binary and score in (0.0, 1.0)
-        self.hundreds = self.hundreds and score in (0.0, 100.0)
+        if score < self.least:
+            self.least = score
+        if score > self.most:
+            self.most = score
+        if self.binary and score not in (0.0, 1.0):
+            self.binary = False
+        if self.hundreds and score not in (0.0, 100.0):
+            self.hundreds = False
 
     def merged(self, other: ScoreSums) -> ScoreSums:
         """Summarise the scores of both."""

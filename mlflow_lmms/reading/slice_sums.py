@@ -67,7 +67,7 @@ class SliceReader:
     """Takes rows one by one; `declared` names are kept by weaker rules, and said to be missing where they are."""
 
     def __init__(self, declared: Iterable[str] = ()) -> None:
-        self._declared = tuple(dict.fromkeys(declared))
+        self._declared = dict.fromkeys(declared)
         self._columns: dict[tuple[Source, str], dict[str, _Group] | None] = {}
         self._lengths: dict[str, dict[int, _Lengths]] = {}
 

@@ -27,6 +27,7 @@ _OF_THE_MODEL = re.compile(
     re.IGNORECASE,
 )
 _TEXT = 200
+_SCALARS = (str, bool, int, float)
 
 Column = Sequence[str | None]
 Source = Literal["declared", "scoring", "document", "feature"]
@@ -60,7 +61,7 @@ def scoring_columns(values: Iterable[Any]) -> dict[str, Any]:
     for value in values:
         if isinstance(value, Mapping):
             for name, item in value.items():
-                if isinstance(item, str | bool | int | float):
+                if isinstance(item, _SCALARS):
                     columns.setdefault(str(name), item)
     return columns
 
@@ -88,7 +89,7 @@ def useful(sizes: Mapping[str, int], *, declared: bool = False) -> bool:
 
 def dimension_value(value: Any) -> str | None:
     """Return a scalar as text; None for nothing, for what is no scalar, and for long texts."""
-    if value is None or value == "" or not isinstance(value, str | bool | int | float):
+    if value is None or value == "" or not isinstance(value, _SCALARS):
         return None
     text = str(value)
     return text if len(text) <= _TEXT else None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from mlflow_lmms.reading.chance import at_most_by_chance
-from mlflow_lmms.reading.errored import JUDGE_WORD
+from mlflow_lmms.reading.errored import is_of_judge
 from mlflow_lmms.reading.result_warnings import Evidence, MetricFacts, ResultWarning, TaskFacts, WarningName
 from mlflow_lmms.reading.sample_scores import reproduces
 
@@ -62,7 +62,7 @@ def _judge_failed(facts: TaskFacts) -> Iterator[ResultWarning]:
         message = f"The judge gave no verdict, or an error, for {failures.count} of {failures.of} samples."
         yield _warning(WarningName.JUDGE_FAILED, message, failures)
         return
-    judged = facts.judge or any(JUDGE_WORD.search(own.key.metric) for own in facts.metrics)
+    judged = facts.judge or any(is_of_judge(own.key.metric) for own in facts.metrics)
     zeros = [own for own in facts.metrics if judged and _is_all_zero(own) and _needs_judge(own, facts)]
     if zeros:
         named = " and ".join(own.key.metric for own in zeros)
@@ -72,7 +72,7 @@ def _judge_failed(facts: TaskFacts) -> Iterator[ResultWarning]:
 
 
 def _needs_judge(own: MetricFacts, facts: TaskFacts) -> bool:
-    return own.key == facts.primary or JUDGE_WORD.search(own.key.metric) is not None
+    return own.key == facts.primary or is_of_judge(own.key.metric)
 
 
 def _is_all_zero(own: MetricFacts) -> bool:
