@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mlflow_lmms.reading.chance import answer_index, at_most_by_chance, likelihoods, prompt_options, stated_options
-from mlflow_lmms.reading.errored import ErroredPolicy, PolicyName, apply_policy, errored_reason, judge_failure
+from mlflow_lmms.reading.errored import (
+    ErroredPolicy,
+    PolicyName,
+    apply_policy,
+    errored_reason,
+    is_scored,
+    judge_failure,
+)
 from mlflow_lmms.reading.group_scores import (
     GroupAggregate,
     GroupDefinition,
@@ -46,6 +53,22 @@ def test_errored_samples(
 ) -> None:
     failed = judge_failure(values, judged=judged)
     assert errored_reason(responses, generates=True, judge_failed=failed, scored=scored) == reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "scored"),
+    [
+        ("acc", {"acc": 0.0}, True),
+        ("wer", {"wer": {"gt": "a", "hyp": "b"}}, True),  # a corpus-level metric
+        ("perception", {"cognition": {"score": 1.0}}, True),  # about other documents
+        ("acc", {"acc": None}, False),
+        ("acc", {"acc": float("nan"), "f1": 1.0}, False),
+        ("acc", {}, False),
+        (None, {}, True),
+    ],
+)
+def test_scored_samples(metric: str | None, values: dict[str, Any], scored: bool) -> None:
+    assert is_scored(metric, values) is scored
 
 
 def test_deeply_nested_responses_are_no_trouble() -> None:

@@ -18,7 +18,7 @@ from mlflow_lmms.importing.results_file import TaskEntry
 from mlflow_lmms.importing.sample_row import SampleRow, read_sample
 from mlflow_lmms.importing.sample_spool import DocumentSpool
 from mlflow_lmms.reading.chance import stated_options
-from mlflow_lmms.reading.errored import ErroredPolicy
+from mlflow_lmms.reading.errored import ErroredPolicy, is_scored
 from mlflow_lmms.reading.metric_key import MetricKey, finite_number
 from mlflow_lmms.reading.result_warnings import Evidence
 from mlflow_lmms.reading.sample_facts import SampleFacts
@@ -167,7 +167,6 @@ class SamplesReader:
         own = self.keys[self._facts_filter]
         primary = own.index(self._primary) if self._primary in own else None
         values = {key.metric: line[key.metric] for key in own if line.get(key.metric) is not None}
-        scored = primary is None or (not values if numbers[primary] is None else True)
         errored = self.facts.add(
             row.doc_id,
             target=row.target,
@@ -175,7 +174,7 @@ class SamplesReader:
             values=values,
             input_text=row.input,
             options=_options(line, values),
-            scored=scored,
+            scored=is_scored(None if primary is None else own[primary].metric, values),
         )
         if errored:
             self.errored[errored] += 1

@@ -72,6 +72,17 @@ def errored_reason(
     return None if scored else NO_SCORE
 
 
+def is_scored(metric: str | None, values: Mapping[str, Any]) -> bool:
+    """Whether scoring gave a sample something for the primary metric, or for others where it is about other documents.
+
+    `values` are what it returned, by metric; a value of any kind counts, for corpus-level metrics have no numbers.
+    """
+    value = values.get(metric) if metric is not None else None
+    if value is None:
+        return metric is None or any(other is not None for other in values.values())
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def judge_failure(values: Mapping[str, Any], *, judged: bool) -> bool:
     """Whether a judge gave -1, nothing or the text of an error where it should have given a verdict.
 
