@@ -124,6 +124,12 @@ def test_policies(
     assert outcome.failed is None
 
 
+def test_a_metric_of_some_documents_counts_its_own_errored_ones() -> None:
+    sound, errored = ScoreSums.of([1.0] * 8), ScoreSums.of([0.0] * 2)
+    outcome = apply_policy(ErroredPolicy("wrong"), 0.8, 1.0, sound, errored, 4, 20, True)
+    assert (outcome.value, outcome.n) == (pytest.approx(0.8), 10)
+
+
 def test_too_many_errored_samples_fail() -> None:
     sound, errored = ScoreSums.of([1.0] * 9), ScoreSums.of([0.0])
     assert apply_policy(ErroredPolicy("drop", 0.1), 0.9, 1.0, sound, errored, 1, 10, True).failed is None

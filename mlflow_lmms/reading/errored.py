@@ -73,7 +73,7 @@ def errored_reason(
 
 
 def is_scored(metric: str | None, values: Mapping[str, Any]) -> bool:
-    """Whether scoring gave a sample something for the primary metric, or for others where it is about other documents.
+    """Whether scoring gave a sample something for the primary metric, or for others if that is about other documents.
 
     `values` are what it returned, by metric; a value of any kind counts, for corpus-level metrics have no numbers.
     """
@@ -163,7 +163,9 @@ def apply_policy(
         return PolicyOutcome(sound.mean * factor, sound.n, failed)
     if higher_is_better is not True:
         return PolicyOutcome(native, scored, failed, "no score is known to be the worst, where lower is better")
-    counted = sound.n + errored_rows
+    # Where sound samples lack the metric it is about some documents only, and errored ones may be of the others.
+    of_some = sound.n < rows - errored_rows
+    counted = sound.n + (errored.n if of_some else errored_rows)
     return PolicyOutcome(sound.total / counted * factor, counted, failed)
 
 
