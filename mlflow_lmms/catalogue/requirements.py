@@ -13,7 +13,7 @@ from mlflow_lmms.catalogue.yaml_walk import FunctionReference, TaskFile, functio
 
 LOCAL_BUILDERS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text"})
 _FOLDER_BUILDERS = frozenset({"audiofolder", "imagefolder", "videofolder"})
-_REMOTE = re.compile(r"^(?:https?|hf|s3|gs)://")
+REMOTE = re.compile(r"^(?:https?|hf|s3|gs)://")
 #: In lower case; looked for as text, which is many times quicker than a pattern.
 _JUDGE = (
     "openai", "azure_", "get_server", "llm_judge", "api_key", "anthropic", "gpt-4", "gpt4", "gpt_4", "gpt-eval",
@@ -82,7 +82,7 @@ def derive_download(config: Mapping[str, Any]) -> Derived:
     options = _options(config)
     files = list(data_files(options.get("data_files")))
     if path in LOCAL_BUILDERS | _FOLDER_BUILDERS:
-        remote = [file for file in files if _REMOTE.match(file)]
+        remote = [file for file in files if REMOTE.match(file)]
         if remote:
             return Derived(True, f"dataset_kwargs.data_files: {remote[0]}", 0.95)
         return Derived(False, "its files lie beside the task file", 0.95)

@@ -25,14 +25,19 @@ def known_trouble(file: TaskFile, output_type: str, sources: SourceTexts) -> Ite
 def function_references(file: TaskFile) -> Iterator[tuple[str, FunctionReference]]:
     """Every function that a task file names, with the key that names it."""
     for key, value in file.config.items():
-        origin = file.origins.get(key, file.path)
-        if isinstance(value, str) and value.startswith(FUNCTION):
-            reference = function_reference(value, origin)
-            if reference is not None:
-                yield key, reference
+        if isinstance(value, str):
+            found = [(key, value)] if value.startswith(FUNCTION) else []
         elif isinstance(value, list):
-            for item in value:
-                for inner, text in item.items() if isinstance(item, dict) else ():
-                    reference = function_reference(text, origin)
-                    if reference is not None:
-                        yield f"{key}: {inner}", reference
+            found = [
+                (f"{key}: {inner}", text)
+                for item in value
+                if isinstance(item, dict)
+                for inner, text in item.items()
+                if isinstance(text, str) and text.startswith(FUNCTION)
+            ]
+        else:
+            continue
+        for where, text in found:
+            reference = function_reference(text, file.origins.get(key, file.path))
+            if reference is not None:
+                yield where, reference
