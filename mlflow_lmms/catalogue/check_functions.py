@@ -105,9 +105,8 @@ def _names(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             for target in targets:
                 yield from ((part.id, statement) for part in ast.walk(target) if isinstance(part, ast.Name))
-        elif isinstance(statement, ast.Expr | ast.For):
-            if "globals" in ast.dump(statement):  # defines names that only running it would tell
-                yield "*", statement
+        elif isinstance(statement, ast.Expr | ast.For) and "globals" in ast.dump(statement):
+            yield "*", statement  # defines names that only running it would tell
         for inner in ("body", "orelse", "finalbody"):
             if isinstance(statement, ast.If | ast.Try | ast.With):
                 yield from _names(getattr(statement, inner, []))

@@ -116,10 +116,9 @@ def _check_metric(merged: MergedDocument, at: int, entry: Mapping[str, Any]) -> 
         merged.report(
             ["metric_list", at], "an aggregation", came, "add `aggregation: mean`", warn=name in BUILT_IN_METRICS
         )
-    elif isinstance(aggregation, str) and not aggregation.startswith(FUNCTION):
-        if aggregation not in BUILT_IN_AGGREGATIONS:
-            expected = f"{', '.join(sorted(BUILT_IN_AGGREGATIONS))} or a !function"
-            merged.report(["metric_list", at, "aggregation"], expected, repr(aggregation), "mean suits most")
+    elif not str(aggregation).startswith(FUNCTION) and aggregation not in BUILT_IN_AGGREGATIONS:
+        expected = f"{', '.join(sorted(BUILT_IN_AGGREGATIONS))} or a !function"
+        merged.report(["metric_list", at, "aggregation"], expected, repr(aggregation), "mean suits most")
     if "higher_is_better" not in entry and name not in BUILT_IN_METRICS:
         remedy = "add `higher_is_better: true`: without it no winner can be told"
         merged.report(["metric_list", at], "higher_is_better", f"none for {name!r}", remedy, warn=True)

@@ -16,10 +16,10 @@ from mlflow_lmms.cli.catalog_show import show
 from mlflow_lmms.cli.output import console, format_option, print_json, print_table, wants_json
 
 _SHOWN = 50
-_TEXT = {"epilog": "Categories: " + "; ".join(f"{name} ({meaning})" for name, meaning in CATEGORIES.items())}
+_CATEGORIES = "Categories: " + "; ".join(f"{name} ({meaning})" for name, meaning in CATEGORIES.items())
 
 
-@click.group(invoke_without_command=True, **_TEXT)
+@click.group(invoke_without_command=True, epilog=_CATEGORIES)
 @click.option("--modality", "modalities", multiple=True, type=click.Choice([*MODALITIES, "unknown"]))
 @click.option("--category", "categories", multiple=True, type=click.Choice([*CATEGORIES, "unknown"]), metavar="NAME")
 @click.option("--language", "languages", multiple=True, metavar="NAME", help="As stated by the task: Chinese.")
@@ -48,8 +48,8 @@ def catalog(context: click.Context, /, kind: str, limit: int | None, **wanted: A
         return
     tasks = CatalogueFilter(**wanted).tasks(catalogue)
     if wants_json():
-        rows = tasks if not limit else tasks[:limit]
-        print_json({"total": len(tasks), "of": len(catalogue.tasks), "tasks": [task_row(task) for task in rows]})
+        listed = tasks if not limit else tasks[:limit]
+        print_json({"total": len(tasks), "of": len(catalogue.tasks), "tasks": [task_row(task) for task in listed]})
         return
     shown = tasks if limit == 0 else tasks[: limit or _SHOWN]
     columns = ["task", "modality", "category", "data set", "metrics", "mind"]

@@ -43,7 +43,13 @@ def _print_task(task: dict[str, Any]) -> None:
     print_table(["field", "value", "how sure", "evidence"], list(_fields(task)))
     out.print()
     metrics = [
-        (m["name"], m["aggregation"], _direction(m["higher_is_better"]), "yes" if m["number"] else "no", m["stated_by"])
+        (
+            m["name"],
+            m["aggregation"],
+            _direction(m["higher_is_better"]),
+            "yes" if m["number"] else "no",
+            m["stated_by"],
+        )
         for m in task["metrics"]
     ]
     print_table(["metric", "aggregation", "better", "a number", "stated by"], metrics)
@@ -96,7 +102,5 @@ def _print_group(group: dict[str, Any]) -> None:
 def _rule(aggregates: list[dict[str, Any]]) -> str:
     if not aggregates:
         return "mean of the members' primary metrics, where they agree"
-    return ", ".join(
-        f"{a['metric']} ({'/'.join(a['filters'])}), {'weighted by documents' if a['weight_by_size'] else 'plain mean'}"
-        for a in aggregates
-    )
+    weights = {True: "weighted by documents", False: "plain mean"}
+    return ", ".join(f"{a['metric']} ({'/'.join(a['filters'])}), {weights[a['weight_by_size']]}" for a in aggregates)
