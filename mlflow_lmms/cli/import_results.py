@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mlflow_lmms.cli.output import console, format_option, print_json, print_table, wants_json
-from mlflow_lmms.cli.registry_client import registry_client
+from mlflow_lmms.cli.tracking import tracking_client
 from mlflow_lmms.errors import InvalidRequestError
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.settings import Settings
@@ -90,8 +90,7 @@ def _import(
     from mlflow_lmms.importing.reported_scores import ReportedScores
     from mlflow_lmms.importing.scrubbed import scrubber_for_files
 
-    server_url = Settings.load().server_url
-    client = registry_client(server_url)
+    client, address = tracking_client()
     outcomes: list[FileOutcome] = []
     if paths:
         found = discover(paths)
@@ -103,14 +102,14 @@ def _import(
                 models,
                 scrubber_for_files(),
                 progress=told,
-                on_recorded=lambda run_id: index_run(server_url, run_id),
+                on_recorded=lambda run_id: index_run(address, run_id),
             )
             outcomes += importer.import_all(found).files
     if reported is not None:
         scores = ReportedScores(
             client,
             experiment_named(client, options.experiment),
-            on_recorded=lambda run_id: index_run(server_url, run_id),
+            on_recorded=lambda run_id: index_run(address, run_id),
         )
         outcomes += scores.import_file(reported).files
     return ImportReport.of(outcomes)

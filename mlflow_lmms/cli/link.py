@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from mlflow_lmms.cli.output import console, format_option, print_json, wants_json
-from mlflow_lmms.cli.registry_client import registry_client
-from mlflow_lmms.settings import Settings
+from mlflow_lmms.cli.tracking import tracking_client
 
 
 @click.command()
@@ -18,9 +17,9 @@ def link(run: str, model: str) -> None:
     from mlflow_lmms.importing.index_run import index_run
     from mlflow_lmms.importing.link_run import link_run
 
-    server_url = Settings.load().server_url
-    linked = link_run(registry_client(server_url), run, model)
-    index_run(server_url, run)
+    client, address = tracking_client()
+    linked = link_run(client, run, model)
+    index_run(address, run)
     if wants_json():
         print_json({"run_id": run, "model": linked.name, "version": linked.version})
         return
