@@ -59,6 +59,23 @@ def test_sample_scores(values: list[Any], aggregate: float | None, expected: lis
         ([{"score": 1}, {"acc": 0}], 0.5, None, None),  # not one score
         ([{"pred": "A", "answer": "A"}, {"pred": "B", "answer": "A"}], 50.0, "prediction equals answer", 100),
         ([{"pred": "A", "prediction": "B", "answer": "A"}], 1.0, None, None),  # which one is meant?
+        (
+            [{"parsed_pred": ["A"], "answer": "A"}, {"parsed_pred": ["B"], "answer": "A"}],
+            0.5,
+            "prediction equals answer",
+            1,
+        ),
+        (
+            [
+                {"parsed_pred": [["it is mitosis", 3.0]], "answer": "Mitosis"},
+                {"parsed_pred": [["so 24", 24.0]], "answer": "24"},
+                {"parsed_pred": [["so 240", 240.0]], "answer": "24"},
+                {"parsed_pred": ["B"], "answer": ["A", "B"]},
+            ],
+            0.75,
+            "prediction holds answer",
+            1,
+        ),
         ([[True], [False, False]], 0.5, "share of true", 1),
         ([{"gt": "a b", "hyp": "a c"}], 50.0, None, None),
         ([0.3, 0.3], None, None, None),

@@ -63,20 +63,50 @@ def _share_of_true(value: Any) -> float | None:
     return None
 
 
-def _equality(value: Any) -> float | None:
+def _prediction_and_answer(value: Any) -> tuple[Any, Any] | None:
     if not isinstance(value, dict):
         return None
     predictions = [value[field] for field in PREDICTION_FIELDS if field in value]
     answers = [value[field] for field in ANSWER_FIELDS if field in value]
     if len(predictions) != 1 or len(answers) != 1:
         return None
-    return float(bool(predictions[0] == answers[0]))
+    # lmms-eval 0.7 keeps a list with one entry for each response.
+    prediction = predictions[0]
+    return prediction[0] if isinstance(prediction, list) and len(prediction) == 1 else prediction, answers[0]
+
+
+def _equality(value: Any) -> float | None:
+    found = _prediction_and_answer(value)
+    return None if found is None else float(bool(found[0] == found[1]))
+
+
+def _holding(value: Any) -> float | None:
+    """As MMMU scores: an answer in words or numbers is right when one of the candidates holds it."""
+    found = _prediction_and_answer(value)
+    if found is None:
+        return None
+    prediction, answer = found
+    answers = answer if isinstance(answer, list) else [answer]
+    candidates = prediction if isinstance(prediction, list) else None
+    if candidates is None:
+        return float(prediction in answers)
+    return float(any(_holds(candidate, own) for candidate in candidates for own in answers))
+
+
+def _holds(candidate: Any, answer: Any) -> bool:
+    text = str(answer).strip().lower()
+    try:
+        return bool(candidate == round(float(text.replace(",", "")), 2))
+    except (ValueError, OverflowError):
+        words = (f" {text}", f"{text} ") if len(text) == 1 else (text,)
+        return isinstance(candidate, str) and any(part in candidate for part in words)
 
 
 DIRECT = Derivation("direct", finite_number)
 _OF_DICTS = (
     *(Derivation(f"field {field}", _field_reader(field)) for field in SCORE_FIELDS),
     Derivation("prediction equals answer", _equality),
+    Derivation("prediction holds answer", _holding),
 )
 _OF_LISTS = (Derivation("share of true", _share_of_true),)
 DERIVATIONS = (DIRECT, *_OF_DICTS, *_OF_LISTS)
