@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_lmms.reading.errored import BLANK_ANSWER, ErroredPolicy
+from mlflow_lmms.reading.errored import BLANK_ANSWER, JUDGE_FAILED, REQUEST_FAILED, ErroredPolicy, is_scored
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.result_warnings import MetricFacts, ResultWarning, TaskFacts
 from mlflow_lmms.reading.sample_facts import SampleFacts
@@ -21,11 +21,19 @@ from worker.runner.request import RunRequest
 from worker.runner.task_code import scoring_may_call_judge
 from worker.runner.task_metrics import Metric, Outcome
 
-_BLANK_REMEDY = "A retry asks for the empty answers again, and for no others; see the log for errors of the model."
+_UNANSWERED_REMEDY = (
+    "A retry asks for the missing answers again, and for no others; see the log for errors of the model."
+)
 _JUDGE_REMEDY = (
     "Check the judge's key, address and model name in the worker's environment, and retry: the model's answers are "
     "kept."
 )
+_UNSCORED_REMEDY = "The task's scoring gave them no number; see the log. Answers are kept, so a retry only scores."
+_CLASSES = {
+    BLANK_ANSWER: ("scoring", _UNANSWERED_REMEDY),
+    REQUEST_FAILED: ("scoring", _UNANSWERED_REMEDY),
+    JUDGE_FAILED: ("judge", _JUDGE_REMEDY),
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def gather(outcome: Outcome, primary: Metric | None) -> SampleEvidence:
                 values=values,
                 input_text=rows.inputs[at],
                 options=None if generates else len(requests[doc_id]),
-                scored=_is_scored(primary, rows.values, at, values),
+                scored=is_scored(None if primary is None else primary.key.metric, values),
             )
         )
     return SampleEvidence(errored, facts, judged)
@@ -73,11 +81,9 @@ def refuse_too_many(evidence: SampleEvidence, policy: ErroredPolicy) -> None:
     if share is None or count <= share * samples:
         return
     told = ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
-    blank = next(iter(reasons)) == BLANK_ANSWER
+    failure, remedy = _CLASSES.get(next(iter(reasons)), ("scoring", _UNSCORED_REMEDY))
     raise TaskFailure(
-        "scoring" if blank or not evidence.judged else "judge",
-        f"{count} of {samples} samples are errored ({told}); the run allows {share:.1%}. "
-        f"{_BLANK_REMEDY if blank else _JUDGE_REMEDY}",
+        failure, f"{count} of {samples} samples are errored ({told}); the run allows {share:.1%}. {remedy}"
     )
 
 
@@ -141,14 +147,3 @@ def _values(columns: Mapping[MetricKey, Sequence[Any]], at: int, primary: Metric
         if (value := columns[key][at]) is not None:
             values.setdefault(key.metric, value)
     return values
-
-
-def _is_scored(
-    primary: Metric | None, columns: Mapping[MetricKey, Sequence[Any]], at: int, values: Mapping[str, Any]
-) -> bool:
-    """Whether a sample has a score; some metrics are only about some of a task's documents."""
-    if primary is None:
-        return True
-    if columns[primary.key][at] is None:
-        return bool(values)
-    return primary.factor is None or primary.scores[at] is not None

@@ -168,8 +168,12 @@ def under_policy(metric: Metric, policy: ErroredPolicy, errored: Sequence[str | 
 
 
 def _counted(scores: Scores, broken: Sequence[bool], policy: ErroredPolicy) -> Scores:
-    instead = 0.0 if policy.policy == "wrong" else None
-    return [instead if own else score for score, own in zip(scores, broken, strict=True)]
+    """The scores that make up the value: errored samples have none, or 0 as far as the metric is about them."""
+    pairs = list(zip(scores, broken, strict=True))
+    if policy.policy == "drop":
+        return [None if own else score for score, own in pairs]
+    about_all = all(score is not None for score, own in pairs if not own)
+    return [0.0 if own and (about_all or score is not None) else score for score, own in pairs]
 
 
 def clustered(metric: Metric, clusters: Sequence[Any]) -> Metric:
