@@ -74,10 +74,19 @@ class Client:
         return list(self._http.call("GET", f"/evaluations/{quoted(run_id)}/log", query=query)["lines"])
 
     def samples(
-        self, run_id: str, task: str, *, wrong: bool = False, search: str = "", offset: int = 0, limit: int = 50
+        self,
+        run_id: str,
+        task: str,
+        *,
+        wrong: bool = False,
+        errored: bool = False,
+        search: str = "",
+        offset: int = 0,
+        limit: int = 50,
     ) -> dict[str, Any]:
-        """One page of a task's samples."""
-        query = {"wrong": int(wrong), "search": search, "offset": offset, "limit": limit}
+        """One page of a task's samples; `errored` are those that tell nothing of the model."""
+        narrowed = {"wrong": int(wrong), "errored": int(errored), "search": search}
+        query = narrowed | {"offset": offset, "limit": limit}
         return self._http.call("GET", f"/evaluations/{quoted(run_id)}/samples/{quoted(task)}", query=query)
 
     def media(self, run_id: str, task: str, index: int, number: int) -> bytes:

@@ -117,7 +117,7 @@ def _result(task: str, name: str, docs: Sequence[Document], scores: Sequence[flo
         "attempt": 1,
         "output_type": "generate_until",
         "samples": len(docs),
-        "documents": 597,
+        "documents": len(docs),
         "metrics": [{**metric, "value": value, **about, "n": len(docs)}],
         "primary": {**metric, "reason": "the only metric"},
         "dimensions": ["perturbation"],

@@ -93,13 +93,14 @@ def _live_lines(events: EventLog, run_id: str) -> Iterator[LogLine]:
 
 @requires(READ, run="run_id")
 def samples(run_id: str, task: str) -> ResponseReturnValue:
-    """One page of samples: ``?wrong=1 &search= &offset= &limit=``."""
+    """One page of samples: ``?wrong=1 &errored=1 &search= &offset= &limit=``."""
     core = services()
     require_finished(core.evaluation(run_id), task)
     page = core.reader.samples(
         run_id,
         task,
         wrong_only=switch("wrong"),
+        errored_only=switch("errored"),
         search=request.args.get("search", ""),
         offset=whole_number("offset", 0, 0, 10**9),
         limit=whole_number("limit", 50, 1, 500),
