@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class TableSums:
     dataset: str | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Document:
     """One document, its filters' rows put together."""
 
@@ -166,14 +167,14 @@ def _table(documents: Sequence[_Document], layout: TableLayout, schema: pa.Schem
         return _scrub(_texts(values), scrubber)
 
     answers = [answer for own in documents for answer in own.responses]
-    ends = np.cumsum([0, *(len(own.responses) for own in documents)], dtype=np.int32)
+    ends = pa.array(accumulate((len(own.responses) for own in documents), initial=0), pa.int32())
     arrays: dict[str, pa.Array] = {
         "doc_id": pa.array([own.doc_id for own in documents], pa.int64()),
         "doc_hash": pa.array([own.content for own in documents], pa.string()),
         "row_key": pa.array([own.key for own in documents], pa.string()),
         "input": scrubbed([own.input for own in documents]),
         "target": scrubbed([own.target for own in documents]),
-        "responses": pa.ListArray.from_arrays(pa.array(ends), scrubbed(answers)),
+        "responses": pa.ListArray.from_arrays(ends, scrubbed(answers)),
         "errored": pa.array([own.errored for own in documents], pa.string()),
         "media": pa.array([[]] * len(documents), _MEDIA),
     }
@@ -189,9 +190,13 @@ def _table(documents: Sequence[_Document], layout: TableLayout, schema: pa.Schem
         arrays[f"doc:{name}"] = (
             scrubbed([_shown(value) for value in values])
             if kind == pa.string()
-            else (pa.array([None if value is None else kind.to_pandas_dtype()(value) for value in values], kind))
+            else (pa.array([None if value is None else _number(kind, value) for value in values], kind))
         )
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _number(kind: pa.DataType, value: Any) -> bool | int | float:
+    return float(value) if pa.types.is_floating(kind) else value
 
 
 def _shown(value: Any) -> str | None:
@@ -211,7 +216,7 @@ def _scrub(texts: pa.Array, scrubber: Scrubber) -> pa.Array:
     if not pc.any(suspects).as_py():
         return texts
     values = texts.to_pylist()
-    for at in np.flatnonzero(suspects.to_numpy(zero_copy_only=False)):
+    for at in pc.indices_nonzero(suspects).to_pylist():
         values[at] = scrubber.scrub(values[at])
     return _texts(values)
 

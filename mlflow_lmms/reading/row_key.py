@@ -9,9 +9,11 @@ import hashlib
 import json
 from typing import Any
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
 
 def row_key(doc_id: Any, input_text: str, target: str) -> str:
     """Return the SHA-256 of document id, input and target."""
-    text = json.dumps([doc_id, input_text, target], ensure_ascii=False, separators=(",", ":"), default=str)
+    text = _ENCODER.encode([doc_id, input_text, target])
     # A lone surrogate, which a model or a file may hold, has no UTF-8 form.
     return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()
