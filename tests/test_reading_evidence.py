@@ -16,7 +16,6 @@ from mlflow_lmms.reading.errored import (
     apply_policy,
     errored_reason,
     is_scored,
-    judge_failure,
 )
 from mlflow_lmms.reading.group_scores import (
     GroupAggregate,
@@ -26,6 +25,7 @@ from mlflow_lmms.reading.group_scores import (
     group_scores,
     read_aggregates,
 )
+from mlflow_lmms.reading.judge_verdict import judge_verdict
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.sample_facts import SampleFacts
 from mlflow_lmms.reading.score_moved import OutputComparison, compare_outputs, score_moved
@@ -51,7 +51,7 @@ from mlflow_lmms.reading.score_sums import ScoreSums
 def test_errored_samples(
     responses: list[Any], values: dict[str, Any], judged: bool, scored: bool, reason: str | None
 ) -> None:
-    failed = judge_failure(values, judged=judged)
+    failed = judge_verdict(values, judged=judged) == "failed"
     assert errored_reason(responses, generates=True, judge_failed=failed, scored=scored) == reason
 
 
@@ -82,23 +82,38 @@ def test_deeply_nested_responses_are_no_trouble() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "failed"),
+    ("value", "verdict"),
     [
-        ({"gpt_review": "Error code: 401 - Incorrect API key provided"}, True),
-        ({"judge_response": "Request timed out."}, True),
-        ({"judge_response": ""}, True),
-        ({"judge_response": None}, True),
-        ({"judge_score": float("nan")}, True),
-        ({"judge_response": "Error: connection refused"}, True),
-        ({"judge_response": "The answer is correct. Score: 1"}, False),
-        ({"judge_response": "Error analysis: the model missed one object, so 3."}, False),
-        ({"judge_response": "The model claims a 429 and a rate limit sign on the road. Wrong."}, False),
-        ({"pred": "", "answer": "-1"}, False),
-        ({"judge_score": 0}, False),
+        ({"gpt_review": "Error code: 401 - Incorrect API key provided"}, "failed"),
+        ({"judge_response": "Request timed out."}, "failed"),
+        ({"judge_response": "Error: connection refused"}, "failed"),
+        ({"review": "Failed to Get a Proper Review.", "scores": [-1, -1]}, "failed"),
+        ({"judge_score": float("nan")}, "failed"),
+        ({"judge_error": "APIConnectionError"}, "failed"),
+        ({"judge_error": None, "judge_response": "Yes"}, "answered"),
+        ({"judge_response": "The answer is correct. Score: 1"}, "answered"),
+        ({"judge_response": "Error analysis: the model missed one object, so 3."}, "answered"),
+        ({"judge_response": "The model claims a 429 and a rate limit sign on the road. Wrong."}, "answered"),
+        ({"judge_score": 0}, "answered"),
+        ({"judge_response": ""}, "blank"),
+        ({"judge_response": None, "score": 0}, "blank"),
+        ({"chatgpt_response": None, "rating": 1}, None),  # a rule found it right, nobody was asked
+        ({"eval_answer": ["", ""]}, "blank"),
+        ({"pred": "", "answer": "-1"}, None),
+        ({"video-llm-prediction": "", "judge_model": ""}, None),
+        ({"error": "Invalid response format", "score": 0}, None),  # the model's answer, not the judge's
     ],
 )
-def test_what_a_judge_left(value: Any, failed: bool) -> None:
-    assert judge_failure({"accuracy": value}, judged=False) is failed
+def test_what_a_judge_left(value: Any, verdict: str | None) -> None:
+    assert judge_verdict({"accuracy": value}, judged=False) == verdict
+
+
+def test_marks_and_errors_of_a_judged_task() -> None:
+    assert judge_verdict({"accuracy": {"score": -1}}, judged=True) == "failed"
+    assert judge_verdict({"accuracy": {"scores": [-1, 3]}}, judged=True) is None
+    assert judge_verdict({"accuracy": {"correct": False, "error": "No API client"}}, judged=True) == "failed"
+    assert judge_verdict({"gpt_eval_score": -1, "other": 1}, judged=False) == "failed"
+    assert judge_verdict({"reward": -1}, judged=False) is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +142,8 @@ def test_policies(
 def test_a_metric_of_some_documents_counts_its_own_errored_ones() -> None:
     sound, errored = ScoreSums.of([1.0] * 8), ScoreSums.of([0.0] * 2)
     outcome = apply_policy(ErroredPolicy("wrong"), 0.8, 1.0, sound, errored, 4, 20, True)
-    assert (outcome.value, outcome.n) == (pytest.approx(0.8), 10)
+    assert outcome.value == pytest.approx(0.8)
+    assert outcome.n == 10
 
 
 def test_too_many_errored_samples_fail() -> None:

@@ -180,6 +180,15 @@ def test_a_judge_that_never_answered() -> None:
     assert _names(warnings_of(told)) == ["judge_failed"]
 
 
+def test_a_judge_that_gave_empty_verdicts_only() -> None:
+    blank = [Row({"acc": {"score": 0, "judge_response": ""}}) for _ in range(10)]
+    right = [Row({"acc": {"score": 1, "judge_response": None}}) for _ in range(10)]
+    (warning,) = warnings_of(Result({"acc,none": 0.5}, [*right, *blank]))
+    assert (warning.name, warning.count, warning.of) == ("judge_failed", 10, 10)
+    answered = Row({"acc": {"score": 0, "judge_response": "Wrong."}})
+    assert warnings_of(Result({"acc,none": 10 / 21}, [*right, *blank, answered])) == []
+
+
 def test_multiple_choice_without_samples() -> None:
     low = Result({"acc,none": 0.06}, None, "multiple_choice", "mean", total=10_000)
     assert _names(warnings_of(low)) == ["below_chance", "samples_missing"]

@@ -6,13 +6,10 @@ Pure. Owns the reasons, the policies and their arithmetic. Both counts, scored a
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from mlflow_lmms.reading.metric_key import finite_number
 from mlflow_lmms.reading.score_sums import ScoreSums
 
 PolicyName = Literal["as_scored", "drop", "wrong"]
@@ -23,18 +20,6 @@ REQUEST_FAILED = "request failed"
 JUDGE_FAILED = "judge failed"
 NO_SCORE = "no score"
 
-_JUDGE_WORD = re.compile(r"judge|gpt|llm|(?:^|[^a-z])(?:openai|claude|gemini)", re.IGNORECASE)
-_JUDGE_FIELD = re.compile(
-    r"judge|gpt|llm|review|verdict|eval(?:uation)?_?(?:answer|result|response|text)?$", re.IGNORECASE
-)
-_ERROR_TEXT = re.compile(
-    r"^\W*(?:(?:api|request|judge|gpt|openai|evaluation)[ _]?)?(?:error|exception|failed)\W*(?:$|[:=(]|code|calling)"
-    r"|^\W*(?:traceback|(?:request )?timed? ?out)\b|error code: ?\d{3}|incorrect api key|invalid[_ ]api[_ ]key"
-    r"|\b(?:401 unauthorized|403 forbidden|429 too many requests|50\d (?:internal server|bad gateway|server) error)"
-    r"|rate limit (?:reached|exceeded)|connection(?: error$| refused)",
-    re.IGNORECASE,
-)
-_TEXT_READ = 2000
 _NESTING = 8  # lists within lists that a response may be
 # What lmms-eval's adapters of remote models answer in place of the model.
 _FAILED_REQUESTS = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED]")
@@ -62,7 +47,7 @@ def errored_reason(
 ) -> str | None:
     """Say why a sample is errored; None for a sound one.
 
-    `generates`: the answers are texts, not likelihoods; `judge_failed`: see `judge_failure`; `scored`: the primary
+    `generates`: the answers are texts, not likelihoods; `judge_failed`: see `judge_verdict`; `scored`: the primary
     metric has a number here.
     """
     if generates and all(is_blank(response) or _is_failed_request(response) for response in responses):
@@ -83,20 +68,6 @@ def is_scored(metric: str | None, values: Mapping[str, Any]) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def judge_failure(values: Mapping[str, Any], *, judged: bool) -> bool:
-    """Whether a judge gave -1, nothing or the text of an error where it should have given a verdict.
-
-    `values` are what the task's scoring returned for one sample, by metric; `judged`: a judge scores this task.
-    """
-    return any(_judge_failed(value, judged or is_of_judge(name)) for name, value in values.items())
-
-
-@lru_cache(maxsize=4096)
-def is_of_judge(metric: str) -> bool:
-    """Whether a metric's name says that a judge gives it."""
-    return _JUDGE_WORD.search(metric) is not None
-
-
 def is_blank(response: Any, depth: int = _NESTING) -> bool:
     """Whether a response holds nothing to read; what is nested too deeply to be a response does."""
     if response is None:
@@ -110,29 +81,6 @@ def _is_failed_request(response: Any, depth: int = _NESTING) -> bool:
     if isinstance(response, list | tuple):
         return depth > 0 and bool(response) and all(_is_failed_request(item, depth - 1) for item in response)
     return isinstance(response, str) and response.startswith(_FAILED_REQUESTS)
-
-
-def _judge_failed(value: Any, judged: bool) -> bool:
-    if isinstance(value, Mapping):
-        return any(
-            _failed_verdict(item)
-            for field, item in value.items()
-            if isinstance(field, str) and (_is_judge_field(field) or (judged and field == "score"))
-        )
-    return judged and value is not None and _failed_verdict(value)
-
-
-@lru_cache(maxsize=4096)
-def _is_judge_field(field: str) -> bool:
-    return _JUDGE_FIELD.search(field) is not None
-
-
-def _failed_verdict(value: Any) -> bool:
-    if value is None:
-        return True
-    if isinstance(value, str):
-        return not value.strip() or _ERROR_TEXT.search(value[:_TEXT_READ]) is not None
-    return finite_number(value) == -1.0 or (isinstance(value, float) and not math.isfinite(value))
 
 
 def apply_policy(

@@ -123,6 +123,7 @@ class TaskFacts:
     constant_target: Evidence = field(default_factory=Evidence)
     judge: bool | None = None
     judge_failures: Evidence = field(default_factory=Evidence)
+    blank_verdicts: Evidence = field(default_factory=Evidence)  # of the samples with a verdict, empty or not
     chance: ChanceFacts | None = None
     scale_matters: bool = False
 

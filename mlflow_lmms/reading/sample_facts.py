@@ -17,9 +17,8 @@ from mlflow_lmms.reading.errored import (
     REQUEST_FAILED,
     errored_reason,
     is_blank,
-    is_of_judge,
-    judge_failure,
 )
+from mlflow_lmms.reading.judge_verdict import is_of_judge, judge_verdict
 from mlflow_lmms.reading.result_warnings import Evidence, TaskFacts
 
 _EXAMPLES = 3
@@ -27,6 +26,7 @@ _EXAMPLE_TEXT = 120
 _BITMAP_IDS = 1 << 27  # 16 MiB at the most; lmms-eval's ids are 0, 1, 2, …
 # A response that nearly all samples share is among the first different ones.
 _RESPONSES_COUNTED = 256
+_NO_TARGETS = frozenset(("", "None", "null", "[]", "{}", "nan", "N/A"))
 
 
 class _Tally:
@@ -84,7 +84,9 @@ class SampleFacts:
         self._judged = bool(judged)
         self._ids = _SeenIds()
         self._rows = 0
-        self._duplicates, self._empty, self._judge_failures = _Tally(), _Tally(), _Tally()
+        self._duplicates, self._empty = _Tally(), _Tally()
+        self._judge_failures, self._blank_verdicts = _Tally(), _Tally()
+        self._answered_verdicts = 0
         self._responses: Counter[bytes] = Counter()
         self._response_texts: dict[bytes, str] = {}
         self._target: str | None = None
@@ -114,10 +116,14 @@ class SampleFacts:
             self._duplicates.add(name)
         chosen = likelihoods(responses)
         generates = self._generates and chosen is None
-        failed = judge_failure(values, judged=self._judged)
+        verdict = judge_verdict(values, judged=self._judged)
+        failed = verdict == "failed"
         reason = errored_reason(responses, generates=generates, judge_failed=failed, scored=scored)
         if failed:
             self._judge_failures.add(name)
+        elif verdict == "blank":
+            self._blank_verdicts.add(name)
+        self._answered_verdicts += verdict == "answered"
         if reason in (BLANK_ANSWER, REQUEST_FAILED):
             self._empty.add(name)
         elif generates:
@@ -134,6 +140,7 @@ class SampleFacts:
         facts.documents = self._ids.distinct
         facts.duplicates = self._duplicates.evidence(rows)
         facts.judge_failures = self._judge_failures.evidence(rows)
+        facts.blank_verdicts = self._blank_verdicts.evidence(self._blank_verdicts.count + self._answered_verdicts)
         facts.chance = self._chance if self._chance.documents else None
         if self._generates:
             facts.empty = self._empty.evidence(rows)
@@ -151,7 +158,7 @@ class SampleFacts:
 
     def _note_target(self, target: Any) -> None:
         text = _text(target).strip()
-        if self._target is None and self._rows == 1 and text not in ("", "None", "null"):
+        if self._target is None and self._rows == 1 and text not in _NO_TARGETS:
             self._target = text
         self._targets += text == self._target
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from mlflow_lmms.reading.chance import at_most_by_chance
-from mlflow_lmms.reading.errored import is_of_judge
+from mlflow_lmms.reading.judge_verdict import is_of_judge
 from mlflow_lmms.reading.result_warnings import Evidence, MetricFacts, ResultWarning, TaskFacts, WarningName
 from mlflow_lmms.reading.sample_scores import reproduces
 
@@ -59,15 +59,22 @@ def _no_local_score(facts: TaskFacts) -> Iterator[ResultWarning]:
 def _judge_failed(facts: TaskFacts) -> Iterator[ResultWarning]:
     failures = facts.judge_failures
     if failures.share > _JUDGE_FAILURE_SHARE:
-        message = f"The judge gave no verdict, or an error, for {failures.count} of {failures.of} samples."
+        message = (
+            f"The judge failed for {failures.count} of {failures.of} samples: an error, or -1 in place of a mark."
+        )
         yield _warning(WarningName.JUDGE_FAILED, message, failures)
+        return
+    blank = facts.blank_verdicts
+    if blank.count >= _FEWEST_SAMPLES and blank.share == 1.0:
+        message = f"All {blank.count} samples that needed the judge's verdict have an empty one."
+        yield _warning(WarningName.JUDGE_FAILED, message, blank)
         return
     judged = facts.judge or any(is_of_judge(own.key.metric) for own in facts.metrics)
     zeros = [own for own in facts.metrics if judged and _is_all_zero(own) and _needs_judge(own, facts)]
     if zeros:
         named = " and ".join(own.key.metric for own in zeros)
         n = max(own.n for own in zeros) or None
-        message = f"Every sample has 0 for {named} in a task that a judge scores: the judge probably never answered."
+        message = f"The score is 0 for {named} in a task that a judge scores: the judge probably never answered."
         yield ResultWarning(WarningName.JUDGE_FAILED, message, n, n, tuple(own.key.text for own in zeros)[:3])
 
 
