@@ -57,7 +57,8 @@ def read_document(path: Path) -> YamlDocument:
         _add(document, 1, "a mapping of keys to values", came, "start with `task: NAME`, or remove the file")
         return document
     document.config = config
-    _walk(document, node, ())
+    if node is not None:
+        _walk(document, node, ())
     return document
 
 
