@@ -186,4 +186,6 @@ def _text(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _EXAMPLE_TEXT else f"{text[:_EXAMPLE_TEXT]}…"
+    """Shorten an example; half a surrogate pair, which a model may emit, has no UTF-8 form."""
+    short = text if len(text) <= _EXAMPLE_TEXT else f"{text[:_EXAMPLE_TEXT]}…"
+    return short.encode("utf-8", errors="replace").decode("utf-8")
