@@ -13,12 +13,12 @@ from typing import Any
 
 _AT_ONCE = 2_000
 _OCCURRENCES = 256
-#: One page cache of 16 MiB, however many rows there are; the file is thrown away, so nothing is written twice.
+#: One page cache of 4 MB, however many rows there are; the file is thrown away, so nothing is written twice.
 _SETTINGS = (
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
     "PRAGMA locking_mode = EXCLUSIVE",
-    "PRAGMA cache_size = -16000",
+    "PRAGMA cache_size = -4000",
     "PRAGMA temp_store = FILE",
 )
 

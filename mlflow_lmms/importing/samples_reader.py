@@ -6,6 +6,7 @@ of several processes one process after the other. Memory does not grow with the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from mlflow_lmms.importing.sample_row import SampleRow, read_sample
 from mlflow_lmms.importing.sample_spool import DocumentSpool
 from mlflow_lmms.reading.chance import stated_options
 from mlflow_lmms.reading.errored import ErroredPolicy, is_scored
-from mlflow_lmms.reading.metric_key import MetricKey, finite_number
+from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.result_warnings import Evidence
 from mlflow_lmms.reading.sample_facts import SampleFacts
 from mlflow_lmms.reading.sample_scores import DERIVATIONS, DIRECT, SampleScoreReader
@@ -74,7 +75,12 @@ class SamplesReader:
         self.keys = {name: [key for key in entry.metrics if key.filter == name] for name in self.filters}
         self._facts_filter = primary.filter if primary and primary.filter in self.filters else self.filters[0]
         self.scores = {key: SampleScoreReader() for key in entry.metrics}
-        self.with_value = dict.fromkeys(entry.metrics, 0)
+        self._readers = {name: [(key.metric, self.scores[key]) for key in own] for name, own in self.keys.items()}
+        self._with_value = {name: [0] * len(own) for name, own in self.keys.items()}
+        facts_keys = self.keys[self._facts_filter]
+        self._place = facts_keys.index(primary) if primary in facts_keys else None
+        #: The metrics by which a document is judged, the primary one first.
+        self._facts_metrics = sorted((key.metric for key in facts_keys), key=lambda name: not self._leads(name))
         self.slices = SliceReader(declared)
         self.facts = SampleFacts(entry.output_type, judged=judged)
         self.errored: Counter[str] = Counter()
@@ -86,6 +92,13 @@ class SamplesReader:
         self.rows = 0
         #: Whether every document is there whole, so that its content can be told from another's.
         self.hashed = holds_documents
+
+    def with_value(self, key: MetricKey) -> int:
+        """How many documents have a value of this metric, of whatever kind."""
+        return self._with_value[key.filter][self.keys[key.filter].index(key)]
+
+    def _leads(self, metric: str) -> bool:
+        return self._primary is not None and self._primary.metric == metric
 
     @property
     def documents(self) -> int:
@@ -130,11 +143,12 @@ class SamplesReader:
             name = self.filters[place]
         if occurrence >= len(self.filters) and len(self.duplicates) < _EXAMPLES:
             self.duplicates.append(f"doc_id {row.doc_id}")
-        numbers = [self._number(key, line.get(key.metric)) for key in self.keys[name]]
+        numbers = [self._number(metric, reader, line.get(metric)) for metric, reader in self._readers[name]]
         if occurrence >= len(self.filters):
             return  # counted in the scores, as lmms-eval did; the tables have each document once
-        for key in self.keys[name]:
-            self.with_value[key] += line.get(key.metric) is not None
+        counted = self._with_value[name]
+        for at, (metric, _) in enumerate(self._readers[name]):
+            counted[at] += line.get(metric) is not None
         errored = None
         dimensions: dict[str, Any] = {}
         if name == self._facts_filter:
@@ -147,26 +161,23 @@ class SamplesReader:
         self._note(row)
         self._spool.add(row.doc_id, occurrence, (place, row.filtered, numbers, errored, dimensions, whole))
 
-    def _number(self, key: MetricKey, value: Any) -> Numbers:
-        if isinstance(value, float) and finite_number(value) is None:
-            raise ValueError(f"{key.metric!r} is not a finite number")
-        found = self.scores[key].add(value)
-        return finite_number(value) if isinstance(value, bool | int | float) else found or None
+    @staticmethod
+    def _number(metric: str, reader: SampleScoreReader, value: Any) -> Numbers:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{metric!r} is not a finite number")
+        found = reader.add(value)
+        return found.get(DIRECT.name) if isinstance(value, bool | int | float) else found or None
 
     def _scoring(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """The scalars beside the scores, those of the primary metric first."""
-        names = dict.fromkeys(key.metric for key in self.keys[self._facts_filter])
-        ordered = sorted(names, key=lambda name: self._primary is None or name != self._primary.metric)
-        values = [value for name in ordered if isinstance(value := line.get(name), dict)]
+        values = [value for name in self._facts_metrics if isinstance(value := line.get(name), dict)]
         return dict(list(scoring_columns(values).items())[:_MOST_COLUMNS]) if values else {}
 
     def _gather(
         self, row: SampleRow, line: Mapping[str, Any], numbers: Sequence[Numbers], scoring: Mapping[str, Any]
     ) -> str | None:
         """Sum up what the document says; return why it is errored."""
-        own = self.keys[self._facts_filter]
-        primary = own.index(self._primary) if self._primary in own else None
-        values = {key.metric: line[key.metric] for key in own if line.get(key.metric) is not None}
+        values = {name: value for name in self._facts_metrics if (value := line.get(name)) is not None}
         errored = self.facts.add(
             row.doc_id,
             target=row.target,
@@ -174,11 +185,11 @@ class SamplesReader:
             values=values,
             input_text=row.input,
             options=_options(line, values),
-            scored=is_scored(None if primary is None else own[primary].metric, values),
+            scored=is_scored(None if self._place is None else self._facts_metrics[0], values),
         )
         if errored:
             self.errored[errored] += 1
-        number = None if primary is None else numbers[primary]
+        number = None if self._place is None else numbers[self._place]
         found = number if isinstance(number, dict) else {} if number is None else {DIRECT.name: number}
         if errored and self._policy.policy == "drop":
             found = {}
@@ -204,6 +215,8 @@ class SamplesReader:
 def _options(line: Mapping[str, Any], values: Mapping[str, Any]) -> int | None:
     """How many options the document or its scoring lists."""
     document = line.get("doc")
+    if document is None and not any(isinstance(value, dict) for value in values.values()):
+        return None
     holders = [holder for holder in (document, *values.values()) if isinstance(holder, dict)]
     places = [holder[name] for holder in holders for name in ("choices", "options") if name in holder]
     listed = [place.get("text") if isinstance(place, dict) else place for place in places]

@@ -181,7 +181,7 @@ class TaskImport:
                     sound=sums.sound.get(key),
                     errored=sums.errored.get(key),
                     errored_rows=errored,
-                    rows=reader.with_value[key],
+                    rows=reader.with_value(key),
                     documents=reader.documents,
                 ),
                 policy,
