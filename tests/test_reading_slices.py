@@ -63,6 +63,7 @@ def test_values() -> None:
     assert dimension_value(True) == "True"
     assert dimension_value(0) == "0"
     assert dimension_value("") is None
+    assert dimension_value("häuser \ud800") == "häuser ?"
     assert dimension_value(["a"]) is None
     assert dimension_value("x" * 201) is None
 

@@ -92,6 +92,8 @@ def dimension_value(value: Any) -> str | None:
     if value is None or value == "" or not isinstance(value, _SCALARS):
         return None
     text = str(value)
+    if not text.isascii():
+        text = text.encode("utf-8", errors="replace").decode("utf-8")
     return text if len(text) <= _TEXT else None
 
 
