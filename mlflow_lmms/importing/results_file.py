@@ -84,6 +84,12 @@ class ResultsFile:
         """How many documents were left out at the start."""
         return _count(self.config.get("offset")) or 0
 
+    def in_plain_group(self, task: str) -> bool:
+        """Whether a group without a score of its own holds the task: its score would be a mean over its members."""
+        return any(
+            task in own and not reported_metrics(self.groups.get(group, {})) for group, own in self.members.items()
+        )
+
     @property
     def version(self) -> str | None:
         """The version of the program that wrote it, where it knew."""

@@ -216,6 +216,7 @@ class TaskImport:
         facts.documents = reader.documents if read else entry.documents or 0
         facts.expected = _expected(entry, limit, offset)
         facts.judge = is_judged([key.metric for key in entry.metrics], None)
+        facts.scale_matters = self._results.in_plain_group(entry.name)
         return task_warnings(facts)
 
     def _facts(
