@@ -122,6 +122,9 @@ SOUND: dict[str, Result] = {
         {"relaxed_overall,none": 0.5, "human,none": 1.0},
         [Row({"relaxed_overall": float(i < 10), **({"human": 1.0} if i < 5 else {})}) for i in range(20)],
     ),
+    "a judge that found nothing right in three": Result(
+        {"llm_as_judge_eval,none": 0.0}, _scored(3, 0, "llm_as_judge_eval")
+    ),
     "rewards of minus one without a judge": Result({"reward,none": -1.0}, [Row({"reward": -1.0}) for _ in range(20)]),
     "no targets": Result({"acc,none": 0.5}, _scored(20, 10, target="")),
     "unknown scale where it does not matter": Result(

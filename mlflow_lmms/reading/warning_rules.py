@@ -69,7 +69,8 @@ def _judge_failed(facts: TaskFacts) -> Iterator[ResultWarning]:
         message = f"All {blank.count} samples that needed the judge's verdict have an empty one."
         yield _warning(WarningName.JUDGE_FAILED, message, blank)
         return
-    judged = facts.judge or any(is_of_judge(own.key.metric) for own in facts.metrics)
+    few = 0 < (facts.documents or facts.expected or 0) < _FEWEST_SAMPLES
+    judged = not few and (facts.judge or any(is_of_judge(own.key.metric) for own in facts.metrics))
     zeros = [own for own in facts.metrics if judged and _is_all_zero(own) and _needs_judge(own, facts)]
     if zeros:
         named = " and ".join(own.key.metric for own in zeros)
