@@ -87,6 +87,7 @@ def test_numbers() -> None:
         ("timelens_charades@video", ["timelens_IOU@3", "timelens_mIOU"], "timelens_mIOU", "known"),
         ("ocrbench_v2", ["ocrbench_v2_accuracy", "ocrbench_v2_accuracy_en"], "ocrbench_v2_accuracy", "standard"),
         ("t", ["submission", "extracted_answers"], None, ""),
+        ("t", ["failure rate"], None, ""),  # of a task whose accuracy has no number
         ("bench", ["meanest", "ballast"], "meanest", "first"),  # `mean` and `all` only as words
     ],
 )

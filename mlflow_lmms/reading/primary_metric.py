@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from mlflow_lmms.reading.metric_key import MetricKey as MetricKey
 
+# What is for a submission or for another metric, and what only tells how a score came about.
 _NOT_A_SCORE = re.compile(
-    r"submission|bypass|extracted_answers|exact_matches|generated|cov@|maj@|_by_|judgements", re.IGNORECASE
+    r"submission|bypass|extracted_answers|exact_matches|generated|cov@|maj@|_by_|judgements"
+    r"|format_(?:score|error)|failure[_ ]rate|parse_fail|(?:answered|blocked|cannot_answer)_rate|yes_ratio",
+    re.IGNORECASE,
 )
-_FORMAT = re.compile(r"(?:^|_)(?:format|valid|answered)_", re.IGNORECASE)
 _OVERALL = re.compile(r"(?:^|[^a-z])(?:overall|average|avg|total|all|mean)(?:$|[^a-z])", re.IGNORECASE)
 _STANDARD = ("exact_match", "accuracy", "acc", "anls", "f1", "score", "cider", "gpt_eval_score", "wer")
 _FILTERS = ("none", "flexible-extract", "custom-extract", "get-answer", "strict-match")
@@ -76,7 +78,6 @@ def choose_primary(task: str, candidates: Sequence[MetricKey], wanted: str | Non
         return Primary(asked, "chosen by the user")
     usable = [key for key in candidates if not _NOT_A_SCORE.search(key.metric)]
     names = list(dict.fromkeys(key.metric for key in usable))
-    names = [name for name in names if not _FORMAT.search(name)] or names
     if not names:
         return None
     # A task that a group changes is named task@group.
