@@ -29,7 +29,7 @@ from mlflow_lmms.recorded_run import (
     suite_of,
     tag_object,
 )
-from mlflow_lmms.sql.schema import IndexedRunRow, ScoreRow, TaskRow
+from mlflow_lmms.sql.schema import EvaluationRow, IndexedRunRow, ScoreRow, TaskRow
 
 _RUNS_AT_ONCE = 100
 _LONGEST = 500
@@ -86,7 +86,7 @@ class ScoreIndex:
             query = query.where(ScoreRow.task.in_(tasks))
         with self._store.session() as session:
             rows = list(session.scalars(query))
-        alive = self._alive({row.run_id: row.experiment_id for row in rows})
+        alive = self._active({row.run_id: row.experiment_id for row in rows})
         return [_score(row) for row in rows if row.run_id in alive]
 
     def suites(self, experiment_ids: Collection[str] | None) -> list[str]:
@@ -97,8 +97,40 @@ class ScoreIndex:
         with self._store.session() as session:
             return list(session.scalars(query))
 
-    def _alive(self, runs: dict[str, str]) -> set[str]:
-        alive: set[str] = set()
+    def recorded_runs(
+        self,
+        *,
+        experiment_ids: Collection[str] | None = None,
+        model: str | None = None,
+        before: float | None = None,
+        limit: int = 100,
+    ) -> list[Run]:
+        """Runs with results that no queue of ours knows and that are not deleted, newest first."""
+        query = (
+            select(IndexedRunRow)
+            .where(IndexedRunRow.source != "", IndexedRunRow.run_id.not_in(select(EvaluationRow.run_id)))
+            .order_by(IndexedRunRow.created_at.desc(), IndexedRunRow.run_id)
+            .limit(limit)
+        )
+        if experiment_ids is not None:
+            query = query.where(IndexedRunRow.experiment_id.in_(experiment_ids))
+        if model is not None:
+            query = query.where(IndexedRunRow.model == model)
+        found: list[Run] = []
+        while len(found) < limit:  # deleted runs leave gaps
+            with self._store.session() as session:
+                older = query if before is None else query.where(IndexedRunRow.created_at < before)
+                rows = list(session.scalars(older))
+            active = self._active({row.run_id: row.experiment_id for row in rows})
+            found += [active[row.run_id] for row in rows if row.run_id in active]
+            if len(rows) < limit:
+                break
+            before = rows[-1].created_at
+        return found[:limit]
+
+    def _active(self, runs: dict[str, str]) -> dict[str, Run]:
+        """Those of the runs (id → experiment) that are not deleted."""
+        active: dict[str, Run] = {}
         run_ids = list(runs)
         for start in range(0, len(run_ids), _RUNS_AT_ONCE):
             some = run_ids[start : start + _RUNS_AT_ONCE]
@@ -109,8 +141,8 @@ class ScoreIndex:
                 run_view_type=ViewType.ACTIVE_ONLY,
                 max_results=_RUNS_AT_ONCE,
             )
-            alive |= {run.info.run_id for run in found}
-        return alive
+            active |= {run.info.run_id: run for run in found}
+        return active
 
 
 def _locked(session: Session, run_id: str) -> IndexedRunRow:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -25,6 +26,7 @@ from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.run_reader import FetchArtifact, RunReader
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.settings import Settings
+from mlflow_lmms.states import State
 from mlflow_lmms.submission import Submission
 from mlflow_lmms.suite_store import SuiteStore
 
@@ -59,6 +61,30 @@ class Services:
             if run is None or run.info.lifecycle_stage == "deleted" or not has_results(run.data.tags):
                 raise
             return recorded_evaluation(run)
+
+    def evaluations(
+        self,
+        *,
+        experiment_ids: Collection[str] | None = None,
+        states: Collection[State] | None = None,
+        model: str | None = None,
+        before: float | None = None,
+        limit: int = 100,
+    ) -> list[Evaluation]:
+        """Evaluations, newest first, also those that no queue of ours knows.
+
+        `experiment_ids` None means all; an empty collection means none.
+        """
+        narrowed: dict[str, Any] = {
+            "experiment_ids": experiment_ids,
+            "model": model,
+            "before": before,
+            "limit": limit,
+        }
+        found = self.store.search(states=states, **narrowed)
+        if states is None or State.FINISHED in states:
+            found += [recorded_evaluation(run) for run in self.scores.recorded_runs(**narrowed)]
+        return sorted(found, key=lambda evaluation: (-evaluation.created_at, evaluation.run_id))[:limit]
 
     def _run(self, run_id: str) -> Run | None:
         try:

@@ -144,6 +144,18 @@ def test_an_imported_run_has_a_page_with_all_that_is_known_of_it(visitor: FlaskC
     assert "No sample is errored." in opened(visitor, f"/lmms/evaluations/{outsider}/samples/digits_vqa?errored=1")
 
 
+def test_an_imported_run_stands_in_the_list_of_evaluations(visitor: FlaskClient, outsider: str) -> None:
+    page = opened(visitor, "/lmms/evaluations?model=outsider")
+    assert f'data-run="{outsider}"' in page and "imported from output files" in page
+    assert "No evaluation matches" in opened(visitor, "/lmms/evaluations?model=outsider&state=failed")
+    found = visitor.get("/lmms/api/v1/evaluations?limit=1000").get_json()["evaluations"]
+    assert outsider in [evaluation["run_id"] for evaluation in found]
+    times = [evaluation["created_at"] for evaluation in found]
+    assert times == sorted(times, reverse=True)
+    failed = visitor.get("/lmms/api/v1/evaluations?state=failed").get_json()["evaluations"]
+    assert outsider not in [evaluation["run_id"] for evaluation in failed]
+
+
 def test_a_flagged_result_is_on_the_board_with_its_warning_and_ranked_when_asked_for(
     visitor: FlaskClient, outsider: str
 ) -> None:
@@ -177,7 +189,7 @@ def test_published_scores_stand_beside_ours_with_their_source(seeded: Seeded, vi
         assert board["verdicts"] == before["verdicts"]
         page = opened(visitor, "/lmms/leaderboard")
         assert ">0.998 reported</a> by a paper" in page
-        assert "published: a paper" in opened(visitor, f"/lmms/evaluations/{run_id}")
+        assert "published by others: a paper" in opened(visitor, f"/lmms/evaluations/{run_id}")
     finally:
         client.delete_run(run_id)
         scores.refresh_run(run_id)

@@ -216,7 +216,7 @@ def test_a_task_without_primary_metric_is_on_no_board(worker: Worker, services: 
 
 
 def test_a_run_of_part_of_the_documents_is_marked(worker: Worker, services: Services) -> None:
-    worker.evaluate("ai2d", HALF, limit=20)
+    worker.evaluate("ai2d", HALF, limit=20, documents=40)
     assert [score.partial for score in services.scores.primary_scores()] == [True]
 
 
@@ -257,8 +257,10 @@ def test_a_run_of_somebodys_own_program_goes_by_its_name(worker: Worker, service
     assert (score.model, score.suite, score.source) == ("my experiment", "ai2d", "client")
 
 
-def test_a_run_over_a_part_is_known_by_its_params(worker: Worker, services: Services) -> None:
+def test_an_older_run_over_a_part_is_known_by_its_params(worker: Worker, services: Services) -> None:
     run_id = record(worker, "part", {Tag.SOURCE: "import"})
+    older = {"metric": "acc", "filter": "none", "higher_is_better": True, "reason": "the only one"}
+    services.client.set_tag(run_id, Tag.primary("ai2d"), json.dumps(older))
     services.client.log_param(run_id, "limit", "20")
     services.scores.refresh_run(run_id)
     assert [score.partial for score in services.scores.primary_scores()] == [True]
@@ -315,6 +317,28 @@ def test_a_run_without_results_is_no_evaluation(services: Services) -> None:
     assert services.scores.refresh_run(run_id) == 0
     with pytest.raises(NotFoundError, match=run_id):
         services.evaluation(run_id)
+
+
+def test_recorded_runs_are_listed_newest_first_over_gaps_of_deleted_ones(worker: Worker, services: Services) -> None:
+    worker.evaluate("ai2d", HALF)
+    made = []
+    for number in range(5):
+        run_id = record(worker, f"r{number}", {Tag.SOURCE: "import", Tag.MODEL: f"m{number % 2}"})
+        services.scores.refresh_run(run_id)
+        made.append(run_id)
+    services.client.delete_run(made[3])
+
+    def listed(**query: Any) -> list[str]:
+        return [str(run.info.run_id) for run in services.scores.recorded_runs(**query)]
+
+    assert listed() == [made[4], made[2], made[1], made[0]]
+    assert listed(limit=2) == [made[4], made[2]]
+    assert listed(model="m1") == [made[1]]
+    assert listed(experiment_ids=[]) == []
+    before = services.client.get_run(made[2]).info.start_time / 1000
+    assert listed(before=before, limit=1) == [made[1]]
+    everything = services.evaluations(limit=3)
+    assert [e.run_id for e in everything[:2]] == [made[4], made[2]] and len(everything) == 3
 
 
 @pytest.mark.postgres

@@ -32,7 +32,7 @@ def search() -> ResponseReturnValue:
     """Evaluations, newest first: ``?state= &experiment= &model= &limit= &before=``."""
     core = services()
     state = request.args.get("state", "")
-    found = core.store.search(
+    found = core.evaluations(
         experiment_ids=narrowed(readable_experiments(), request.args.get("experiment", "")),
         states={parse_state(state)} if state else None,
         model=request.args.get("model") or None,

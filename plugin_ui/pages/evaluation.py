@@ -23,6 +23,7 @@ from mlflow_lmms.states import FINAL, State
 from mlflow_lmms.task_result import TaskResult
 from plugin_ui.pages.evaluation_results import Result, SliceChart, slice_charts, task_metrics
 from plugin_ui.pages.frame import mlflow_url, render
+from plugin_ui.pages.origin import origin_words
 from plugin_ui.pages.result_findings import (
     ErroredLine,
     Finding,
@@ -162,11 +163,7 @@ def _warnings(evaluation: Evaluation, found: Mapping[str, TaskResult]) -> list[s
 
 
 def _origin(run: Run, evaluation: Evaluation) -> str:
-    """Where the results come from, when it was not our queue."""
-    if evaluation.queued_here:
-        return ""
+    words = origin_words(evaluation)
     if evaluation.source == REPORTED:
-        return f"published: {run.data.tags.get(Tag.REPORTED_SOURCE) or 'source not told'}"
-    return {"import": "imported from output files", "client": "logged by a program"}.get(
-        evaluation.source, evaluation.source
-    )
+        return f"{words}: {run.data.tags.get(Tag.REPORTED_SOURCE) or 'source not told'}"
+    return words

@@ -128,7 +128,7 @@ def scale_words(high: float | None) -> str:
 
 
 def _note(metric: MetricResult) -> str:
-    notes = [metric.note] if metric.note else []
+    notes = [f"no number: {metric.note}" if metric.value is None else metric.note] if metric.note else []
     if metric.native is not None and metric.native != metric.value:
         notes.append(f"lmms-eval's own number is {metric.native:.6g}")
     if metric.missing:

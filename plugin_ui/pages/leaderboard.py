@@ -11,6 +11,7 @@ from flask import request, url_for
 from mlflow_lmms.board_service import ranked_board
 from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
 from mlflow_lmms.reading.result_warnings import WarningName
+from mlflow_lmms.reading.result_warnings import ranked as is_ranked
 from mlflow_lmms.task_result import TaskWarning
 from plugin_ui.narrowing import narrowed
 from plugin_ui.pages.evaluation_results import scale_words
@@ -57,10 +58,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Something that speaks against a score; `url` leads to its evidence."""
+    """Something to be known of a score; `url` leads to its evidence. `grave`: it keeps the score from being ranked."""
 
     text: str
     url: str | None
+    grave: bool = True
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def board_rows(board: Board, filters: Filters, warnings: Warnings) -> list[Board
             model=row.model,
             rank="" if row.rank is None else f"{'=' if tied.count(row.rank) > 1 else ''}{row.rank}",
             overall=None if row.win_rate is None else Overall(f"{row.win_rate:.0%}", _against(board)),
-            coverage=f"{row.coverage} of {len(board.columns)} tasks",
+            coverage=_coverage(board, row),
             cells=[_cell(row.cells.get(column.task), scales[column.task], warnings) for column in board.columns],
             reported=[[_published(score) for score in row.reported.get(c.task, ())] for c in board.columns],
         )
@@ -194,8 +196,15 @@ def board_rows(board: Board, filters: Filters, warnings: Warnings) -> list[Board
     ]
 
 
+def _coverage(board: Board, row: Row) -> str:
+    if not row.cells:
+        return "reported by others alone"
+    unranked = sum(cell.rank is None for cell in row.cells.values())
+    return f"{row.coverage} of {len(board.columns)} tasks" + (f", {unranked} not ranked" if unranked else "")
+
+
 def _against(board: Board) -> str:
-    others = len(board.rows) - 1
+    others = sum(row.win_rate is not None for row in board.rows) - 1
     return f"against {others} other{'' if others == 1 else 's'}"
 
 
@@ -225,7 +234,7 @@ def _doubts(cell: Cell, warnings: Warnings) -> Iterator[Doubt]:
     told = False
     for warning in warnings(cell.score):
         told = told or warning.name == WarningName.PARTIAL_RUN
-        yield Doubt(f"{warning_title(warning.name)}: {warning.message}", evidence)
+        yield Doubt(f"{warning_title(warning.name)}: {warning.message}", evidence, grave=not is_ranked(warning.name))
     if cell.score.partial and not told:
         yield Doubt("over a part of the documents", None)
 
