@@ -5,7 +5,7 @@ Owns the order of the steps of one import. Reading belongs to `task_import`, wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -116,7 +116,8 @@ class Importer:
         try:
             writer.describe(run_id, run)
             for importer, task in self._read_tasks(found, results, told):
-                writer.record_task(run_id, experiment_id, run, importer, task, told.warn)
+                result = writer.record_task(run_id, importer, task)
+                told.warn(task.name, (warning.name for warning in result.warnings))
             writer.finish(run_id, results, run, told.tasks)
             stays = self._runs.settle(results.sha256, run_id)
         except BaseException:
@@ -150,13 +151,12 @@ class _Outcome:
         self.value = replace(
             self.value, tasks=(*self.value.tasks, task.name), samples=self.value.samples + task.samples
         )
-        self.warn(task)
+        self.warn(task.name, (warning.name for warning in task.warnings))
 
-    def warn(self, task: ImportedTask) -> None:
+    def warn(self, task: str, names: Iterable[str]) -> None:
         """Note a task's warnings."""
-        names = tuple(str(warning.name) for warning in task.warnings)
-        if names:
-            self.value = replace(self.value, warnings={**self.value.warnings, task.name: names})
+        if told := tuple(map(str, names)):
+            self.value = replace(self.value, warnings={**self.value.warnings, task: told})
 
     def refuse(self, error: RefusedFileError) -> None:
         """Note a samples file that was refused."""

@@ -64,11 +64,10 @@ def log_results(
     writer = RunWriter(client, scrubber)
     writer.describe(chosen, described)
     described = writer.adopt(chosen, described, results.sha256)
-    experiment_id = str(client.get_run(chosen).info.experiment_id)
     tasks = {}
     options = ReadOptions(primary or {}, errored or ErroredPolicy())
     for importer, task in read_tasks(found, results, scrubber, options):
-        writer.record_task(chosen, experiment_id, described, importer, task)
+        writer.record_task(chosen, importer, task)
         tasks[task.name] = task
     writer.finish(chosen, results, described, tasks, end=False)
     index_run(str(client.tracking_uri), chosen)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
 
-from mlflow_lmms.importing.earlier_results import EarlierResults
 from mlflow_lmms.importing.groups import group_definitions
 from mlflow_lmms.importing.json_files import plain
 from mlflow_lmms.importing.results_file import ResultsFile
@@ -25,6 +24,7 @@ from mlflow_lmms.names import Artifact, Tag
 from mlflow_lmms.run_recorder import RunRecorder
 from mlflow_lmms.scrubbing import Scrubber
 from mlflow_lmms.states import State
+from mlflow_lmms.task_result import TaskResult
 
 #: The results file as it was imported, without its secrets.
 SOURCE_FILE = "imported_results.json"
@@ -66,32 +66,11 @@ class RunWriter:
         self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         return replace(run, tags=tags)
 
-    def record_task(
-        self,
-        run_id: str,
-        experiment_id: str,
-        run: ImportedRun,
-        importer: TaskImport,
-        task: ImportedTask,
-        warned: Callable[[ImportedTask], None] = lambda task: None,
-    ) -> None:
-        """Record one task; `warned` is told when its score moved against an earlier run."""
-        best = task.best
-        if best is not None and best.reported.value is not None and task.documents:
-            moved = EarlierResults(self._client, experiment_id, run.tags[Tag.MODEL]).moved(
-                task.name,
-                best.key,
-                best.reported.value,
-                best.scale.high,
-                task.document["fingerprint"],
-                task.samples_table,
-                run.started_at,
-            )
-            if moved is not None:
-                task = replace(task, warnings=(*task.warnings, moved))
-                warned(task)
-        self._recorder.record_task(run_id, importer.write(task), 1)
+    def record_task(self, run_id: str, importer: TaskImport, task: ImportedTask) -> TaskResult:
+        """Record one task; what is returned has the warnings that earlier runs call for, too."""
+        result = self._recorder.record_task(run_id, importer.write(task), 1)
         self._client.set_tag(run_id, Tag.task_state(task.name), str(State.FINISHED))
+        return result
 
     def finish(
         self,

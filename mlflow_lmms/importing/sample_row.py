@@ -18,6 +18,7 @@ from mlflow_lmms.reading.metric_key import finite_number
 _LOG_LIKELIHOODS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
 _MOST_COLUMNS = 100
 _OBJECT = re.compile(r"<[\w.]+ [^<>]*at 0x[0-9a-fA-F]+>|<PIL\.")
+TOKENS = ("input_tokens", "output_tokens", "reasoning_tokens")
 #: A document id beyond this is no row number of a benchmark.
 MOST_DOCUMENTS = 50_000_000
 
@@ -31,7 +32,7 @@ class SampleRow(NamedTuple):
     target: str
     responses: list[str]
     filtered: str
-    tokens: tuple[int | None, int | None]
+    tokens: tuple[int | None, int | None, int | None]
     columns: dict[str, Any]
     content: str | None = None
 
@@ -109,9 +110,11 @@ def _filtered(value: Any) -> str:
     return as_text(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
-def _tokens(value: Any) -> tuple[int | None, int | None]:
-    counts = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-    return _total(counts, "input_tokens"), _total(counts, "output_tokens")
+def _tokens(value: Any) -> tuple[int | None, int | None, int | None]:
+    if not isinstance(value, list):
+        return None, None, None
+    counts = [item for item in value if isinstance(item, dict)]
+    return _total(counts, TOKENS[0]), _total(counts, TOKENS[1]), _total(counts, TOKENS[2])
 
 
 def _total(counts: Sequence[Mapping[str, Any]], field: str) -> int | None:

@@ -79,7 +79,7 @@ class _Document:
     input: str = ""
     target: str = ""
     responses: list[str] = field(default_factory=list)
-    tokens: tuple[int | None, int | None] = (None, None)
+    tokens: tuple[int | None, int | None, int | None] = (None, None, None)
     columns: Mapping[str, Any] = field(default_factory=dict)
     filtered: dict[str, str] = field(default_factory=dict)
     numbers: dict[MetricKey, Any] = field(default_factory=dict)

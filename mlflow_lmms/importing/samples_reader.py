@@ -16,7 +16,7 @@ from typing import Any
 from mlflow_lmms.importing.json_files import read_lines
 from mlflow_lmms.importing.refused_file import RefusedFileError
 from mlflow_lmms.importing.results_file import TaskEntry
-from mlflow_lmms.importing.sample_row import SampleRow, read_sample
+from mlflow_lmms.importing.sample_row import TOKENS, SampleRow, read_sample
 from mlflow_lmms.importing.sample_spool import DocumentSpool
 from mlflow_lmms.reading.chance import stated_options
 from mlflow_lmms.reading.errored import ErroredPolicy, is_scored
@@ -85,7 +85,7 @@ class SamplesReader:
         self.facts = SampleFacts(entry.output_type, judged=judged)
         self.errored: Counter[str] = Counter()
         self.columns: dict[str, set[type]] = {}
-        self.has_tokens = [False, False]
+        self.has_tokens = [False, False, False]
         self.usage = Counter[str]()
         self.duplicates: list[str] = []
         self.counts = DocumentCounts()
@@ -206,7 +206,7 @@ class SamplesReader:
         for name, value in row.columns.items():
             if name in self.columns or len(self.columns) < _MOST_COLUMNS:
                 self.columns.setdefault(name, set()).add(type(value))
-        for place, (name, count) in enumerate(zip(("input_tokens", "output_tokens"), row.tokens, strict=True)):
+        for place, (name, count) in enumerate(zip(TOKENS, row.tokens, strict=True)):
             if count is not None:
                 self.has_tokens[place] = True
                 self.usage[name] += count

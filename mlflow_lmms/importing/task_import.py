@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mlflow_lmms.names import escape
 from mlflow_lmms.reading.errored import ErroredPolicy
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.primary_metric import Primary, choose_primary, find_metric
-from mlflow_lmms.reading.result_warnings import ResultWarning, TaskFacts
+from mlflow_lmms.reading.result_warnings import ResultWarning, TaskFacts, WarningName
 from mlflow_lmms.reading.sample_facts import is_judged
 from mlflow_lmms.reading.slice_sums import DimensionSlices
 from mlflow_lmms.reading.warning_rules import expected_documents, task_warnings
@@ -217,13 +217,14 @@ class TaskImport:
         facts.expected = _expected(entry, limit, offset)
         facts.judge = is_judged([key.metric for key in entry.metrics], None)
         facts.scale_matters = self._results.in_plain_group(entry.name)
-        return task_warnings(facts)
+        warnings = task_warnings(facts)
+        return [_two_runs(own) if reader.two_runs() else own for own in warnings]
 
     def _facts(
         self, entry: TaskEntry, reader: SamplesReader, sums: TableSums, primary: Primary | None, *, hashed: bool
     ) -> dict[str, Any]:
         name = escape(entry.name)
-        tokens = {"reasoning_tokens": None, **reader.usage, "samples": reader.documents} if reader.usage else None
+        tokens = {**reader.usage, "samples": reader.documents} if any(reader.has_tokens) else None
         return {
             "protocol": PROTOCOL,
             "task": entry.name,
@@ -262,6 +263,16 @@ class TaskImport:
                 "fail_above": policy.fail_above,
             },
         }
+
+
+def _two_runs(warning: ResultWarning) -> ResultWarning:
+    if warning.name is not WarningName.DUPLICATE_IDS:
+        return warning
+    message = (
+        "Nearly every document is there more often than the task has filters: two evaluations wrote into this one "
+        "file in the same second, and whose a row is cannot be told."
+    )
+    return replace(warning, message=message)
 
 
 def _expected(entry: TaskEntry, limit: float | None, offset: int) -> int | None:
