@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -237,4 +238,9 @@ def _problem(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{where}: no such field; a request has {', '.join(EvaluationRequest.model_fields)}"
-    return f"{where}: {_reason(item)}, got {str(item['input'])[:80]!r}"
+    return f"{where}: {_reason(item)}, got {_shown(item['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value in short; lists and mappings by their beginning, because they may be of any size."""
+    return reprlib.repr(value) if isinstance(value, list | tuple | dict) else repr(str(value)[:80])

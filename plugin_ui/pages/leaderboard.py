@@ -58,7 +58,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Something to be known of a score; `url` leads to its evidence. `grave`: it keeps the score from being ranked."""
+    """Something to be known of a score; `url` leads to its evidence. `grave`: it keeps it unranked."""
 
     text: str
     url: str | None
