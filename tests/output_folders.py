@@ -67,7 +67,7 @@ def write_results(
         "date": DATE,
         "model_name": "Qwen/Qwen2-VL-2B-Instruct",
         "total_evaluation_time_seconds": "90.5",
-        **content,
+        **{key.replace("n_samples", "n-samples"): value for key, value in content.items()},
     }
     path = folder / name
     path.write_text(json.dumps(whole, indent=2), encoding="utf-8")

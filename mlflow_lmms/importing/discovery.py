@@ -5,6 +5,7 @@ Owns the file names of lmms-eval and lm-evaluation-harness, and that no link lea
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,10 @@ from mlflow_lmms.errors import NotFoundError
 _LMMS_EVAL = re.compile(r"(?P<date>.*)_results\.json")
 _LM_EVAL = re.compile(r"results_(?P<date>.*)\.json")
 _LMMS_EVAL_SAMPLES = re.compile(r"(?P<date>.*?)_samples_(?P<task>.*)\.jsonl")
+# What other programs call so, too: a file of such a name without results of lmms-eval in it is none of ours.
+_DATED = re.compile(r"\d{8}_\d{4}|\d{4}-\d{2}-\d{2}")
+_PACKED = re.compile(r".*(?:results|samples).*\.jsonl?\.(?:gz|bz2|xz|zst|zip)")
+_LOOKED_AT = 1_000_000
 _LM_EVAL_SAMPLES = re.compile(r"samples_(?P<task>.*)_(?P<date>\d{4}-\d{2}-\d{2}T\d{2}[-:]\d{2}[-:]\d{2}[^_]*)\.jsonl")
 
 
@@ -76,14 +81,17 @@ def _read_folder(folder: Path, names: list[str], top: Path, seen: set[Path], fou
     for name in names:
         date = _date_of_results(name, given=given)
         path = folder / name
-        if date is None or path.resolve() in seen:
+        if date is None or _target(path) in seen:
             used |= {other for other, (when, _) in samples.items() if when == date and date is not None}
             continue
-        seen.add(path.resolve())
+        seen.add(_target(path))
         own = {other: task for other, (when, task) in samples.items() if when == date}
         used |= own.keys()
         if reason := _leads_out(path, folder if given else top):
             found.refused.append((path, reason))
+            continue
+        if not given and _is_of_another_program(path):
+            found.skipped.append((path, "it holds no results of lmms-eval"))
             continue
         inside = {}
         for other, task in own.items():
@@ -93,6 +101,8 @@ def _read_folder(folder: Path, names: list[str], top: Path, seen: set[Path], fou
                 inside[task] = folder / other
         found.runs.append(FoundResults(path, inside, _folder_names(folder, top)))
     if not given:
+        packed = [name for name in names if _PACKED.fullmatch(name)]
+        found.skipped.extend((folder / name, "it is compressed: unpack it first") for name in packed)
         alone = [name for name in samples if name not in used and folder / name not in seen]
         found.skipped.extend((folder / name, "no results file of the same date lies beside it") for name in alone)
 
@@ -113,10 +123,26 @@ def _samples_name(name: str) -> tuple[str, str] | None:
     return None if match is None else ("", match["task"])
 
 
+def _is_of_another_program(path: Path) -> bool:
+    """Whether a small sound JSON file without a date in its name holds something else than results."""
+    if _DATED.search(path.name) or not path.is_file() or path.stat().st_size > _LOOKED_AT:
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not isinstance(content, dict) or "results" not in content
+
+
+def _target(path: Path) -> Path:
+    """Where a path leads; unlike `Path.resolve` it takes a link to itself."""
+    return Path(os.path.realpath(path))
+
+
 def _leads_out(path: Path, top: Path) -> str | None:
-    target = path.resolve()
+    target = _target(path)
     if not target.exists():
-        return "it is a link to a file that does not exist"
+        return "it is a link that leads nowhere"
     return None if target.is_relative_to(top) else "it is a link that leads out of the folder"
 
 

@@ -23,7 +23,7 @@ from mlflow_lmms.reading.metric_key import MetricKey, ReportedMetric, finite_num
 
 LMMS_EVAL, LM_EVAL = "lmms-eval files", "lm-eval files"
 MOST_METRICS = 2_000
-_TASK_NAME = re.compile(r"[^\s,/\\\x00-\x1f][^,\\\x00-\x1f\ud800-\udfff]{0,249}")
+_TASK_NAME = re.compile(r"[^\s,/\\\x00-\x1f\ud800-\udfff][^,/\\\x00-\x1f\ud800-\udfff]{0,249}")
 _COMPACT = re.compile(r"(\d{8})_(\d{6})")
 _ISO = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2})[-:](\d{2})[-:](\d{2})")
 #: lmms-eval's own default for the time in its file names, whatever the machine's time zone is.
