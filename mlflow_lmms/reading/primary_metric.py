@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mlflow_lmms.reading.metric_key import MetricKey as MetricKey
+from mlflow_lmms.reading.metric_key import MetricKey
 
 # What is for a submission or for another metric, and what only tells how a score came about.
 _NOT_A_SCORE = re.compile(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_lmms.reading.primary_metric import MetricKey
+from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.sample_scores import direct_number
 from worker.runner.forked_child import Tell, in_child
 from worker.runner.task_code import aggregation_may_call_judge, may_write_files

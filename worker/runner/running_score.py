@@ -13,7 +13,8 @@ from typing import Any
 
 from lmms_eval.api.instance import unwrap_generation_output
 
-from mlflow_lmms.reading.primary_metric import MetricKey, choose_primary
+from mlflow_lmms.reading.metric_key import MetricKey
+from mlflow_lmms.reading.primary_metric import choose_primary
 from mlflow_lmms.reading.sample_scores import direct_number, first_number, mean, scale_of
 from worker.runner.document_scoring import DocumentScoring, unanswered
 from worker.runner.events import EventWriter
