@@ -1,4 +1,4 @@
-"""What a run tells of all its tasks together, on a real MLflow store: groups, warnings, merged files, moved scores."""
+"""What a run tells of all its tasks, on a real MLflow store: groups, warnings, merged files, moved scores."""
 
 from __future__ import annotations
 
