@@ -15,9 +15,9 @@ from mlflow_lmms.importing.results_file import ResultsFile
 from mlflow_lmms.importing.scrubbed import is_secret, valid
 from mlflow_lmms.model_arguments import parse_model_arguments
 from mlflow_lmms.names import Tag
+from mlflow_lmms.run_description import suite_name
 from mlflow_lmms.scrubbing import MASK, Scrubber
 from mlflow_lmms.states import State
-from mlflow_lmms.submission import suite_name
 
 _PARAM_LIMIT, _TAG_LIMIT, _NAME_LIMIT = 6000, 5000, 250
 # Live runs go by the first three; lmms-eval itself also by the rest, when it names its folders.
