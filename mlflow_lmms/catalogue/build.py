@@ -50,6 +50,9 @@ class _Builder:
     def _add_folder(self, folder: Path, *, own: bool) -> None:
         for file in self._files.below(folder):
             task, group = file.config.get("task"), file.config.get("group")
+            name = group if isinstance(task, list) else task
+            if own and isinstance(name, str) and (theirs := self._path_of(name)) is not None:
+                self._catalogue.replaced[name] = theirs
             if isinstance(task, list) and isinstance(group, str):
                 self._catalogue.group_files[group] = CatalogueGroup(group, file.path, own, file.config)
             elif isinstance(task, str):
@@ -58,6 +61,13 @@ class _Builder:
                     members = self._catalogue.tags.setdefault(tag, [])
                     if task not in members:
                         members.append(task)
+
+    def _path_of(self, name: str) -> Path | None:
+        """The file of lmms-eval's own that has this name."""
+        if name in self._catalogue.group_files and not self._catalogue.group_files[name].own:
+            return self._catalogue.group_files[name].path
+        file, own = self._configs.get(name, (None, True))
+        return None if own or file is None else file.path
 
     @staticmethod
     def _tags(config: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,7 +75,9 @@ class FunctionChecker:
     def _tree(self, file: Path) -> ast.Module | SyntaxError | None:
         if file not in self._trees:
             try:
-                self._trees[file] = ast.parse(file.read_text(encoding="utf-8"), str(file))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self._trees[file] = ast.parse(file.read_text(encoding="utf-8"), str(file))
             except OSError:
                 self._trees[file] = None
             except (SyntaxError, RecursionError, ValueError) as error:

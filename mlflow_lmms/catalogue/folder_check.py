@@ -10,10 +10,9 @@ from mlflow_lmms.catalogue.check_data import check_data
 from mlflow_lmms.catalogue.check_functions import FunctionChecker
 from mlflow_lmms.catalogue.check_group import Inline, check_group
 from mlflow_lmms.catalogue.check_task import check_task
-from mlflow_lmms.catalogue.index import Catalogue
 from mlflow_lmms.catalogue.merged_document import Documents, MergedDocument
 from mlflow_lmms.catalogue.problems import Problem
-from mlflow_lmms.catalogue.yaml_walk import task_file_paths
+from mlflow_lmms.catalogue.yaml_walk import installed_tasks_folder, task_file_paths
 from mlflow_lmms.errors import InvalidRequestError
 
 
@@ -48,7 +47,8 @@ class _FolderCheck:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._catalogue = read_catalogue([folder])
-        self._theirs = read_catalogue([])
+        installed = installed_tasks_folder()
+        self._is_lmms_evals = installed is not None and folder.is_relative_to(installed.resolve())
         self._documents = Documents()
         self._functions = FunctionChecker()
         self._problems: list[Problem] = []
@@ -117,23 +117,12 @@ class _FolderCheck:
             path, first = self._defined[name]
             came = f"{name!r} again, first in {path.relative_to(self._folder)}:{first}"
             merged.report([kind], "each name once", came, "rename one: only one of them is found")
-        elif self._is_theirs(name):
+        elif name in self._catalogue.replaced and not self._is_lmms_evals:
             remedy = "give yours another name; with this one it takes the other's place for everybody"
             merged.report([kind], "a name that lmms-eval does not have", repr(name), remedy)
         if any(sign in name for sign in ",@ ") or name != name.strip():
             merged.report([kind], "a name without comma, space or @", repr(name), "rename it")
         self._defined.setdefault(name, (merged.path, line))
-
-    def _is_theirs(self, name: str) -> bool:
-        """Whether lmms-eval itself has the name, in another file than one of this folder."""
-        theirs: Catalogue = self._theirs
-        if name in theirs.group_files:
-            path = theirs.group_files[name].path
-        elif name in theirs.tasks:
-            path = theirs.tasks[name].path
-        else:
-            return name in theirs.tags
-        return not path.resolve().is_relative_to(self._folder)
 
     def _take(self, merged: MergedDocument) -> None:
         self._problems += merged.problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlflow_lmms.catalogue.group_definitions import define_groups
 from mlflow_lmms.catalogue.task import CatalogueGroup, CatalogueTask
@@ -30,6 +31,8 @@ class Catalogue:
     tags: dict[str, list[str]] = field(default_factory=dict)
     group_files: dict[str, CatalogueGroup] = field(default_factory=dict)
     complete: bool = True
+    #: Names of lmms-eval's that a file of one's own has taken → lmms-eval's file.
+    replaced: dict[str, Path] = field(default_factory=dict)
 
     def expand(self, names: Iterable[str]) -> list[str]:
         """The leaf tasks behind tasks, groups and tags, in order, each once.

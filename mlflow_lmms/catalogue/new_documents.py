@@ -143,8 +143,11 @@ class _Reader:
     def _row(self, number: int, line: str) -> dict[str, Any] | None:
         try:
             row = json.loads(line)
+        except json.JSONDecodeError as error:
+            self._complain(number, f"no JSON: {error.msg} at column {error.colno}", "write one JSON object a line")
+            return None
         except (ValueError, RecursionError) as error:
-            self._complain(number, f"no JSON: {error}", "write one JSON object a line")
+            self._complain(number, f"no JSON that can be read: {error}", "write one JSON object a line")
             return None
         if not isinstance(row, dict):
             self._complain(number, f"expected a JSON object, got a {type(row).__name__}", "write {…} in each line")
@@ -184,6 +187,10 @@ class _Reader:
             self._complain(number, f"{column!r} names {name}, outside of {self._media}", "keep media in that folder")
         elif not file.is_file():
             self._complain(number, f"{column!r} names {name}, which is not in {self._media}", "add it, or correct it")
+        elif kind_of(name) == "image" and (fault := _fault_of_image(file)) is not None:
+            self._complain(
+                number, f"{column!r} names {name}, which is no image that can be read: {fault}", "replace it"
+            )
         elif file.stat().st_size == 0:
             self._complain(number, f"{column!r} names {name}, which is empty", "replace the file")
         else:
@@ -193,6 +200,22 @@ class _Reader:
 
     def _complain(self, number: int, what: str, remedy: str) -> None:
         self.complaints.append(f"{self._source}:{number}: {what}: {remedy}")
+
+
+def _fault_of_image(file: Path) -> str | None:
+    """Why a file is no image; None when it is one, or when Pillow is not installed to tell."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        return None
+    try:
+        with Image.open(file) as image:
+            image.verify()
+    except UnidentifiedImageError:
+        return "not in a known format"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return str(error)
+    return None
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from mlflow_lmms.catalogue.problems import Problem
 from mlflow_lmms.catalogue.yaml_walk import load_yaml
 
 KeyPath = tuple[str | int, ...]
-_SIZE_LIMIT = 2_000_000
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -38,11 +37,9 @@ def read_document(path: Path) -> YamlDocument:
     """Read one file; what is wrong with it as YAML is in its problems."""
     document = YamlDocument(path)
     try:
-        if path.stat().st_size > _SIZE_LIMIT:
-            raise ValueError("more than 2 MB")
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
         config = load_yaml(text)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else mark.line + 1

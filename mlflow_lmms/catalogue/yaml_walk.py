@@ -6,6 +6,7 @@ Nothing is imported but PyYAML, nothing is downloaded. Must not know what the ke
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,12 @@ import yaml
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LEFT_OUT = frozenset({"__pycache__", ".ipynb_checkpoints"})
 FUNCTION = "!function "
+_SIZE_LIMIT = 2_000_000
+_DEPTH_LIMIT = 200
+_FEW_ALIASES = 20
+_INLINE_NESTING = re.compile(r"(?:[-?:][ \t]+){100}")
+_BRACKETS = re.compile(r"[\[\]{}]")
+_ALIAS = re.compile(r"(?:^|[\s,\[{:-])\*\w+")
 
 
 class _TaskLoader(_Loader):  # type: ignore[misc]
@@ -73,7 +80,43 @@ def load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError, ValueError, RecursionError: the text is no such file.
     """
-    return yaml.load(text, Loader=_TaskLoader)  # noqa: S506 (a safe loader's subclass)
+    refuse_hostile(text)
+    config = yaml.load(text, Loader=_TaskLoader)  # noqa: S506 (a safe loader's subclass)
+    if "*" in text and _ALIAS.search(text) is not None:
+        _refuse_circles(config, ())
+    return config
+
+
+def refuse_hostile(text: str) -> None:
+    """Refuse what would take the parser's stack or our memory: it is C code, which ends the process.
+
+    Raises:
+        ValueError: deep nesting, or anchors that a task file has no use for.
+    """
+    if len(text) > _SIZE_LIMIT:
+        raise ValueError(f"more than {_SIZE_LIMIT:,} characters")
+    if _INLINE_NESTING.search(text) is not None or _flow_depth(text) > _DEPTH_LIMIT:
+        raise ValueError(f"nested deeper than {_DEPTH_LIMIT} levels")
+    if text.count("*") > _FEW_ALIASES and len(_ALIAS.findall(text)) > _FEW_ALIASES:
+        raise ValueError(f"more than {_FEW_ALIASES} aliases (*name)")
+
+
+def _refuse_circles(value: Any, inside: tuple[int, ...]) -> None:
+    if id(value) in inside:
+        raise ValueError("an alias (*name) inside of what it stands for")
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _refuse_circles(part, (*inside, id(value)))
+
+
+def _flow_depth(text: str) -> int:
+    if text.count("[") + text.count("{") <= _DEPTH_LIMIT:
+        return 0
+    depth = deepest = 0
+    for sign in _BRACKETS.findall(text):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def task_file_paths(folder: Path) -> Iterator[Path]:
