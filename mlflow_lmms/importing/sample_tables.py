@@ -24,7 +24,8 @@ from mlflow_lmms.reading.row_key import row_key
 from mlflow_lmms.reading.score_sums import ScoreSums
 from mlflow_lmms.scrubbing import Scrubber
 
-ROWS_AT_ONCE, TEXT_AT_ONCE = 512, 16_000_000
+#: Row groups are small, so that one page of samples reads one; but the writer remembers each, so they are not many.
+FEWEST_ROWS, MOST_ROWS, MOST_GROUPS, TEXT_AT_ONCE = 512, 4096, 256, 8_000_000
 _SCORE_ROWS = 16_384
 _MEDIA = pa.list_(
     pa.struct(
@@ -59,6 +60,7 @@ class TableLayout:
     dimensions: tuple[str, ...] = ()
     tokens: tuple[bool, bool] = (False, False)
     hashed: bool = False
+    documents: int = 0
 
 
 @dataclass
@@ -96,7 +98,7 @@ def write_tables(
     keys = KeySpool(scratch)
     try:
         schema = _schema(layout)
-        with pq.ParquetWriter(samples, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(samples, schema, compression="zstd", write_statistics=["doc_id"]) as writer:
             for documents in _batches(spool, layout):
                 table = _table(documents, layout, schema, scrubber)
                 writer.write_table(table, row_group_size=len(documents))
@@ -127,13 +129,14 @@ def score_column(key: MetricKey) -> str:
 
 def _batches(spool: DocumentSpool, layout: TableLayout) -> Iterator[list[_Document]]:
     """Documents in order, some hundred at a time, fewer where their texts are long."""
+    most = min(MOST_ROWS, max(FEWEST_ROWS, layout.documents // MOST_GROUPS))
     batch: list[_Document] = []
     size = 0
     for doc_id, rows in spool.documents():
         document = _document(doc_id, rows, layout)
         batch.append(document)
         size += len(document.input) + sum(map(len, document.responses))
-        if len(batch) == ROWS_AT_ONCE or size > TEXT_AT_ONCE:
+        if len(batch) == most or size > TEXT_AT_ONCE:
             yield batch
             batch, size = [], 0
     if batch:

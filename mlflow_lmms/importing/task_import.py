@@ -159,6 +159,7 @@ class TaskImport:
             dimensions=dimensions,
             tokens=(reader.has_tokens[0], reader.has_tokens[1]),
             hashed=reader.hashed,
+            documents=reader.documents,
         )
         return layout, slices
 
