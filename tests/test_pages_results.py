@@ -11,6 +11,7 @@ from flask import Flask
 
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
+from mlflow_lmms.samples import MediaReference, Sample
 from mlflow_lmms.statistics import mean_interval
 from mlflow_lmms.task_result import (
     ErroredSamples,
@@ -29,6 +30,7 @@ from plugin_ui.pages.formats import duration, file_size, score, short
 from plugin_ui.pages.leaderboard import BoardRow, Filters, board_rows
 from plugin_ui.pages.range_bar import Scale as BarScale
 from plugin_ui.pages.result_findings import errored_lines, findings, group_lines, stability_lines
+from plugin_ui.pages.samples import cost_words, media_words
 
 
 @pytest.mark.parametrize(
@@ -321,3 +323,12 @@ def test_choices_of_the_form_reach_the_request() -> None:
     assert form.request.errored is not None and form.request.errored.fail_above == 0.1
     wrong = read_form({"adapter": "dummy", "tasks": "digits", "primary": "acc", "errored": "ignore"}, known)
     assert set(wrong.problems) == {"primary", "errored"}
+
+
+def test_media_that_are_not_stored_and_what_a_sample_took_are_said_in_words() -> None:
+    video = MediaReference("video", "video/mp4", None, 640, 480, 12.5, 2_500_000, False)
+    assert media_words(video) == "video, 640 × 480, 12.5 s, 2.5 MB"
+    assert media_words(MediaReference("audio", None, None, None, None, None, None, False)) == "audio"
+    sample = Sample(0, 0, "h", "i", "t", (), {}, {}, {}, 0, tokens={"output": 3, "input": 512}, latency=0.8125)
+    assert cost_words(sample) == "512 input tokens, 3 output tokens, 0.8125 s"
+    assert cost_words(Sample(0, 0, "h", "i", "t", (), {}, {}, {}, 0)) == ""

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 from flask import request, url_for
 
 from mlflow_lmms.evaluation import Evaluation
-from mlflow_lmms.samples import Sample
+from mlflow_lmms.samples import MediaReference, Sample
 from mlflow_lmms.states import State
 from mlflow_lmms.task_result import TaskResult
 from plugin_ui.finished_task import require_finished
 from plugin_ui.pages.evaluation_results import metric_label
+from plugin_ui.pages.formats import file_size, short
 from plugin_ui.pages.frame import Link, render
 from plugin_ui.permissions import READ, requires
 from plugin_ui.services import services
@@ -32,10 +33,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class SampleView:
-    """One document, what the model said and how it was judged; `verdict` is ``right``, ``wrong`` or empty."""
+    """One document, what the model said and how it was judged; `verdict` is ``right``, ``wrong`` or empty.
+
+    `not_stored` names media of which the run keeps nothing to show; `cost` is tokens and time, where they are known.
+    """
 
     doc_id: int
     pictures: list[Picture]
+    not_stored: list[str]
+    cost: str
     input: str
     target: str
     responses: tuple[str, ...]
@@ -142,6 +148,8 @@ def _view(run_id: str, task: str, sample: Sample, result: TaskResult) -> SampleV
     return SampleView(
         doc_id=sample.doc_id,
         pictures=[_picture(run_id, task, sample, number) for number in range(sample.media)],
+        not_stored=[media_words(reference) for reference in sample.references if not reference.stored],
+        cost=cost_words(sample),
         input=sample.input,
         target=sample.target,
         responses=sample.responses,
@@ -153,6 +161,19 @@ def _view(run_id: str, task: str, sample: Sample, result: TaskResult) -> SampleV
         scores={metric_label(*name.rsplit(":", 1)): value for name, value in sample.scores.items()},
         columns={name: sample.columns[name] for name in result.dimensions if sample.columns.get(name) is not None},
     )
+
+
+def media_words(reference: MediaReference) -> str:
+    """One picture, sound or video in words: what it is and how large."""
+    size = f"{reference.width} × {reference.height}" if reference.width and reference.height else ""
+    length = f"{short(reference.seconds)} s" if reference.seconds is not None else ""
+    return ", ".join(word for word in (reference.kind, size, length, file_size(reference.bytes)) if word)
+
+
+def cost_words(sample: Sample) -> str:
+    """Tokens and seconds that the sample took; empty where neither is known."""
+    words = [f"{count} {name} tokens" for name, count in sorted(sample.tokens.items())]
+    return ", ".join(words + ([f"{short(sample.latency)} s"] if sample.latency is not None else []))
 
 
 def _picture(run_id: str, task: str, sample: Sample, number: int) -> Picture:
