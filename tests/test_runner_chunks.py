@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts, unwrap_generation_output
 from lmms_eval.caching.response_cache import ResponseCache
 
 from worker.runner.answers import AnswerStore
@@ -128,10 +128,22 @@ def test_failed_requests_are_asked_again(run: Run, wrap: Callable[[str], Any]) -
     assert again.asked == [[0, 1, 2]]
 
 
-def test_answers_with_token_counts_are_kept_as_text(run: Run) -> None:
-    requests = _requests(2, temperature=1.0)
-    run(Model(lambda request: GenerationResult(_words(request), TokenCounts(3, 4))), requests)
-    assert run(Model(_words), requests) == ["answer 0", "answer 1"]
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: GenerationResult(text, TokenCounts(3, 4)),
+        lambda text: (text, TokenCounts(3, 4)),
+        lambda text: (text, {"input_tokens": 3, "output_tokens": 4}),
+    ],
+)
+def test_token_counts_are_kept_with_answers(run: Run, wrap: Callable[[str], Any], settings: dict[str, Any]) -> None:
+    requests = _requests(2, **settings)
+    run(Model(lambda request: wrap(_words(request))), requests)
+    again = Model(_words)
+    found = [unwrap_generation_output(answer) for answer in run(again, requests)]
+    assert found == [(f"answer {number}", TokenCounts(3, 4)) for number in range(2)]
+    assert again.asked == []
 
 
 def test_likelihoods_come_back_as_they_were(run: Run) -> None:

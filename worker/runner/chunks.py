@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lmms_eval.api.instance import GenerationResult, TokenCounts, unwrap_generation_output
 from lmms_eval.caching import response_cache
 
 from worker.runner.answers import AnswerKey, AnswerStore
@@ -76,14 +77,22 @@ class ChunkedExecution:
         keys = [self._key(cache, kind, request) for request in requests]
         missing = [index for index, key in enumerate(keys) if key not in self._answers]
         fresh = self.original(cache, _Counted(lm, kind), kind, [requests[index] for index in missing])
-        self._answers.keep(
-            (keys[index], cache._extract_cacheable(answer))
-            for index, answer in zip(missing, fresh, strict=True)
-            if cache._is_valid_response(answer, kind) and not _is_deterministic(kind, requests[index])
+        self._keep(
+            cache, kind, {keys[index]: (requests[index], new) for index, new in zip(missing, fresh, strict=True)}
         )
         by_index = dict(zip(missing, fresh, strict=True))
         answers = [by_index[index] if index in by_index else self._answers[key] for index, key in enumerate(keys)]
-        return [_as_answered(kind, answer) for answer in answers]
+        return [_as_answered(kind, own, self._answers.counts(key)) for own, key in zip(answers, keys, strict=True)]
+
+    def _keep(self, cache: Any, kind: str, fresh: Mapping[AnswerKey, tuple[Any, Any]]) -> None:
+        texts, counts = {}, {}
+        for key, (request, answer) in fresh.items():
+            text, counted = unwrap_generation_output(answer) if kind.startswith("generate") else (answer, None)
+            if cache._is_valid_response(answer, kind) and not _is_deterministic(kind, request):
+                texts[key] = text
+            if counted is not None and (known := counted.to_dict()):
+                counts[key] = known
+        self._answers.keep(texts, counts)
 
     def _key(self, cache: Any, kind: str, request: Any) -> AnswerKey:
         key = response_cache.compute_cache_key(
@@ -116,7 +125,7 @@ class _Counted:
                 f"expected {len(requests)} answers from the model adapter, got {len(answers)}; "
                 "an adapter must return one answer per request, in order"
             )
-        return answers
+        return [_counted_result(answer) for answer in answers]
 
 
 @contextlib.contextmanager
@@ -162,6 +171,19 @@ def _is_deterministic(kind: str, request: Any) -> bool:
     return bool(response_cache.is_deterministic(kind, response_cache.extract_gen_kwargs(request)))
 
 
-def _as_answered(kind: str, answer: Any) -> Any:
+def _counted_result(answer: Any) -> Any:
+    """Give an answer with token counts the one form that lmms-eval's cache takes for a text and its counts.
+
+    It would give a pair back as a list of two texts, which is scored as an answer in two rounds.
+    """
+    text, counts = unwrap_generation_output(answer) if isinstance(answer, tuple) else (None, None)
+    return answer if counts is None else GenerationResult(text, counts)
+
+
+def _as_answered(kind: str, answer: Any, counts: Mapping[str, int] | None) -> Any:
     # JSON turns the tuple of a log-likelihood into a list, and lmms-eval hands its text to scoring.
-    return tuple(answer) if kind == "loglikelihood" and isinstance(answer, list) else answer
+    if kind == "loglikelihood" and isinstance(answer, list):
+        return tuple(answer)
+    if isinstance(answer, str) and counts:  # from a cache, which keeps the text alone
+        return GenerationResult(answer, TokenCounts(**counts))
+    return answer
