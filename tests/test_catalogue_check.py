@@ -239,6 +239,8 @@ def test_a_direction_that_is_not_stated_is_warned_of(folder: Path) -> None:
         b"a: &a [*a]\n",
         b"group: odd\ntask: &a\n  - {task: *a}\n",
         b"#" * 3_000_000,
+        b"- " * 100_000,
+        b"a: &a [1]\nb: [" + b"*a, " * 100 + b"]\n",
     ],
 )
 def test_files_that_are_no_yaml_mapping_are_refused_by_name(folder: Path, content: bytes) -> None:
@@ -270,6 +272,7 @@ def test_of_lmms_evals_own_tasks_few_are_wrong_and_all_for_a_reason() -> None:
         "a task, group or tag that exists",
         "a built-in metric",
         "`metric: NAME`",
+        "bits_per_byte, ",
     )
     assert [problem for problem in wrong if not problem.expected.startswith(expected)] == []
     assert len(wrong) < 120
