@@ -65,6 +65,16 @@ def test_a_hanging_child_is_killed_at_the_deadline() -> None:
         os.kill(children[0], 0)
 
 
+def test_a_child_that_cannot_be_started_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    report = in_child(lambda tell: tell(1), 5)
+    assert report.told == []
+    assert "Cannot allocate memory" in str(report.failure)
+
+
 def test_a_child_that_leaves_a_process_behind_does_not_hold_its_parent() -> None:
     def work(tell: Tell) -> None:
         if os.fork() == 0:

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,11 +37,12 @@ class ChildReport:
 def in_child(work: Callable[[Tell], None], seconds: float) -> ChildReport:
     """Run `work` in a child for at most `seconds`; it tells its results, as JSON values, one by one."""
     reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Threads of a loaded model do not live on in the child; where it waits for one of their locks, the deadline
-        # ends it.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    try:
+        child = _fork()
+    except OSError as error:  # a model may leave no memory for a second process
+        os.close(reading)
+        os.close(writing)
+        return ChildReport(failure=f"no process could be started: {error}")
     if child == 0:
         os.close(reading)
         _work(work, writing, seconds)
@@ -54,6 +55,14 @@ def in_child(work: Callable[[Tell], None], seconds: float) -> ChildReport:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     return report
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Threads of a loaded model do not live on in the child; where it waits for one of their locks, the deadline
+        # ends it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _read(descriptor: int, deadline: float, seconds: float, told: list[Any]) -> str | None:
@@ -104,8 +113,3 @@ class _Silence:
 
     def __exit__(self, *_: object) -> None:
         return None
-
-
-def chosen(told: list[Any], kind: str) -> Iterator[Any]:
-    """The values that were told as ``[kind, value]``."""
-    return (value for name, value in told if name == kind)
