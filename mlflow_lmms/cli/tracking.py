@@ -24,6 +24,7 @@ def tracking_client() -> tuple[MlflowClient, str]:
     Raises:
         UnavailableError: the server does not answer.
     """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line for each file, among ours
     store = os.environ.get(_TRACKING_URI, "")
     address = store if store and not store.startswith("http") else Settings.load().server_url
     if address.startswith("http"):

@@ -26,7 +26,7 @@ from mlflow_lmms.scrubbing import Scrubber
 
 #: Row groups are small, so that one page of samples reads one; but the writer remembers each, so they are not many.
 FEWEST_ROWS, MOST_ROWS, MOST_GROUPS, TEXT_AT_ONCE = 512, 4096, 256, 8_000_000
-_SCORE_ROWS = 16_384
+_SCORE_ROWS = 4_096
 _MEDIA = pa.list_(
     pa.struct(
         [
@@ -145,7 +145,8 @@ def _batches(spool: DocumentSpool, layout: TableLayout) -> Iterator[list[_Docume
 
 def _document(doc_id: int, rows: Sequence[tuple[int, Any]], layout: TableLayout) -> _Document:
     document = _Document(doc_id)
-    for _, (place, filtered, numbers, errored, dimensions, whole) in rows:
+    is_raw = False
+    for _, (place, filtered, numbers, errored, dimensions, answers, raw, whole) in rows:
         name = layout.filters[place]
         document.filtered[name] = filtered
         for key, number in zip(layout.places[name], numbers, strict=True):
@@ -153,14 +154,14 @@ def _document(doc_id: int, rows: Sequence[tuple[int, Any]], layout: TableLayout)
             if number is not None and derivation is not None:
                 document.numbers[key] = number.get(derivation) if isinstance(number, dict) else number
         document.errored = errored or document.errored
+        if answers is not None and not is_raw:
+            document.responses, is_raw = answers, raw
         if whole is not None:
-            document.input, document.target, document.responses, document.tokens, columns, content = whole
+            document.input, document.target, document.tokens, columns, content = whole
             document.columns, document.content = columns, content if layout.hashed else None
         if dimensions:
             kept = {own: dimensions[own] for own in layout.dimensions if own in dimensions}
             document.columns = {**kept, **document.columns}
-    if not document.responses and document.filtered:
-        document.responses = [next(iter(document.filtered.values()))]
     document.key = row_key(doc_id, document.input, document.target)
     return document
 

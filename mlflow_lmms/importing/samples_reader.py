@@ -157,9 +157,13 @@ class SamplesReader:
         self.hashed = self.hashed and row.content is not None
         whole = None
         if occurrence == 0:
-            whole = (row.input, row.target, row.responses, row.tokens, row.columns, row.content)
+            whole = (row.input, row.target, row.tokens, row.columns, row.content)
+        # lmms-eval 0.7 leaves raw answers out where a filter changed nothing, and under several filters altogether.
+        answers = row.responses if "resps" in line or name == self._facts_filter else None
         self._note(row)
-        self._spool.add(row.doc_id, occurrence, (place, row.filtered, numbers, errored, dimensions, whole))
+        raw = "resps" in line
+        body = (place, row.filtered, numbers, errored, dimensions, answers, raw, whole)
+        self._spool.add(row.doc_id, occurrence, body)
 
     @staticmethod
     def _number(metric: str, reader: SampleScoreReader, value: Any) -> Numbers:
