@@ -176,9 +176,12 @@ def test_an_aggregation_that_cannot_be_trusted_is_not_used(
     assert words in str(found.note)
 
 
-def test_an_aggregation_that_is_undefined_on_many_draws_has_no_interval() -> None:
+@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyError, SystemExit])
+def test_an_aggregation_that_is_undefined_on_many_draws_has_no_interval(error: type[BaseException]) -> None:
     def needs_the_first(values: list[float]) -> float:
-        return values[values.index(100.0)]
+        if 100.0 not in values:
+            raise error
+        return 100.0
 
     found = corpus_scores(_task(needs_the_first), None, _metric([100.0, *VALUES], 100.0), 20)
     assert found.whole.low is None

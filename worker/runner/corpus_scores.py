@@ -19,6 +19,7 @@ from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.sample_scores import direct_number
 from worker.runner.forked_child import Tell, in_child
 from worker.runner.task_code import aggregation_may_call_judge, may_write_files
+from worker.runner.task_guard import TaskGuard
 
 METHOD = "bootstrap"
 _LEVEL = 0.95
@@ -170,11 +171,12 @@ class _Calls:
         return _same(value, self._metric.value)
 
     def _value(self, indices: Sequence[int]) -> float | None:
+        """The aggregation's value; None where it is undefined (a class is missing, a pair is incomplete)."""
         values = [self._metric.values[index] for index in indices]
-        try:
-            return self._aggregation(values) if values else None
-        except (ArithmeticError, LookupError, ValueError, TypeError):
-            return None  # undefined on these samples (a class that is missing, a division by none)
+        value = None
+        with TaskGuard(lambda _error: None):
+            value = self._aggregation(values) if values else None
+        return value
 
     def _draws(self, indices: Sequence[int], count: int) -> Iterator[float | None]:
         units = self._units(indices)
@@ -228,8 +230,10 @@ def _note(failure: str | None, native: float, again: float | None, draws: Sequen
         return f"the task's aggregation gave {again} for the samples that it gave {native} for: not looked into"
     if _interval(draws) != (None, None):
         return None if failure is None else f"the task's aggregation was stopped ({failure}): some slices are missing"
+    if failure is not None:
+        return f"no interval: the task's aggregation was stopped ({failure})"
     if undefined := sum(value is None for value in draws):
         return f"no interval: the task's aggregation is undefined on {undefined} of {len(draws)} draws of its samples"
-    if not draws and failure is None:
+    if not draws:
         return "no interval of a single document"
     return f"no interval: the task's aggregation took too long for {_FEWEST_DRAWS} draws ({len(draws)} were made)"

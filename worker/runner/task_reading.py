@@ -70,7 +70,9 @@ def look_into_corpus_metrics(
     of_primary = None
     changed = {}
     corpus = [metric for metric in reading.metrics.values() if metric.level == "corpus"]
-    for metric in sorted(corpus, key=lambda metric: metric is not reading.best):
+    # The primary one comes last: it has slices too, and takes all the time that the others have left.
+    ordered = sorted(corpus, key=lambda metric: metric is reading.best)
+    for left, metric in zip(range(len(ordered), 0, -1), ordered, strict=True):
         dropped = [policy.policy == "drop" and reason is not None for reason in reading.evidence.errored]
         asked = CorpusMetric(
             key=metric.key,
@@ -80,7 +82,7 @@ def look_into_corpus_metrics(
             columns=columns if metric is reading.best else {},
             clusters=clusters,
         )
-        found = corpus_scores(outcome.task, cli_args, asked, max(1.0, end - time.monotonic()))
+        found = corpus_scores(outcome.task, cli_args, asked, max(1.0, (end - time.monotonic()) / left))
         changed[metric.key] = _with_corpus_scores(metric, found, dropped=any(dropped))
         if metric is reading.best:
             of_primary = found
