@@ -25,6 +25,7 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 _DYNAMIC = re.compile(r"globals\(\)|\bsetattr\(|__getattr__|^[ \t]+(?:from|import)[ ].*\bimport\b", re.MULTILINE)
 _DEPTH = 3
 _HOPS = 3
+_LONG = 2_000
 
 
 class Definition(NamedTuple):
@@ -120,7 +121,9 @@ class SourceTexts:
         key = (definition.file, definition.name)
         if key not in self._uses:
             module = self._module(definition.file)
-            words = dict.fromkeys(_WORD.findall(definition.text)) if module is not None else {}
+            # A long assignment is a table or a prompt, whose words are no calls.
+            is_data = len(definition.text) > _LONG and not definition.text.startswith(("def ", "class ", "async "))
+            words = {} if module is None or is_data else dict.fromkeys(_WORD.findall(definition.text))
             found = (
                 self._find(definition.file, word, _HOPS)
                 for word in words
