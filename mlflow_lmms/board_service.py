@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_lmms.leaderboard import Board, make_board
+from mlflow_lmms.leaderboard import Board, Cell, Score, make_board
 from mlflow_lmms.run_reader import RunReader
 from mlflow_lmms.score_index import ScoreIndex
+from mlflow_lmms.task_result import TaskWarning
 from mlflow_lmms.verdict import verdicts
 
 
@@ -18,6 +19,7 @@ class RankedBoard:
 
     board: Board
     verdicts: tuple[str, ...]
+    warnings: Callable[[Score], tuple[TaskWarning, ...]]
 
     def as_json(self) -> dict[str, Any]:
         """The board as plain values for programs."""
@@ -29,7 +31,8 @@ class RankedBoard:
                     "rank": row.rank,
                     "win_rate": row.win_rate,
                     "coverage": row.coverage,
-                    "cells": {task: _cell(asdict(cell)) for task, cell in row.cells.items()},
+                    "cells": {task: self._cell(cell) for task, cell in row.cells.items()},
+                    "reported": {task: [_published(s) for s in found] for task, found in row.reported.items()},
                 }
                 for row in self.board.rows
             ],
@@ -37,9 +40,20 @@ class RankedBoard:
             "left_out": list(self.board.left_out),
         }
 
+    def _cell(self, cell: Cell) -> dict[str, Any]:
+        told = asdict(cell)
+        warnings = [warning.model_dump(mode="json") for warning in self.warnings(cell.score)]
+        return {**told.pop("score"), **told, "warnings": warnings}
 
-def _cell(cell: dict[str, Any]) -> dict[str, Any]:
-    return {**cell.pop("score"), **cell}
+
+def _published(score: Score) -> dict[str, Any]:
+    return {
+        "run_id": score.run_id,
+        "metric": score.metric,
+        "filter": score.filter,
+        "value": score.value,
+        "source": score.reported_source,
+    }
 
 
 def ranked_board(
@@ -50,8 +64,9 @@ def ranked_board(
     suite: str | None = None,
     tasks: Collection[str] | None = None,
     partial: bool = False,
+    flagged: bool = False,
 ) -> RankedBoard:
     """The board of what the caller may read (`experiment_ids`; None means everything)."""
     found = scores.primary_scores(experiment_ids=experiment_ids, suite=suite, tasks=tasks)
-    board = make_board(found, reader.vector, partial=partial)
-    return RankedBoard(board, tuple(verdicts(board, reader.vector)))
+    board = make_board(found, reader.vector, partial=partial, flagged=flagged)
+    return RankedBoard(board, tuple(verdicts(board, reader.vector)), reader.warnings)

@@ -13,6 +13,7 @@ from mlflow_lmms.http import Credentials, HttpApi, quoted, until_available
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import FINAL, State
+from mlflow_lmms.suite import Suite
 
 _STREAM_TIMEOUT_S = (5.0, 45.0)
 
@@ -73,10 +74,19 @@ class Client:
         return list(self._http.call("GET", f"/evaluations/{quoted(run_id)}/log", query=query)["lines"])
 
     def samples(
-        self, run_id: str, task: str, *, wrong: bool = False, search: str = "", offset: int = 0, limit: int = 50
+        self,
+        run_id: str,
+        task: str,
+        *,
+        wrong: bool = False,
+        errored: bool = False,
+        search: str = "",
+        offset: int = 0,
+        limit: int = 50,
     ) -> dict[str, Any]:
-        """One page of a task's samples."""
-        query = {"wrong": int(wrong), "search": search, "offset": offset, "limit": limit}
+        """One page of a task's samples; `errored` are those that tell nothing of the model."""
+        narrowed = {"wrong": int(wrong), "errored": int(errored), "search": search}
+        query = narrowed | {"offset": offset, "limit": limit}
         return self._http.call("GET", f"/evaluations/{quoted(run_id)}/samples/{quoted(task)}", query=query)
 
     def media(self, run_id: str, task: str, index: int, number: int) -> bytes:
@@ -91,11 +101,54 @@ class Client:
         return response.content
 
     def leaderboard(
-        self, *, suite: str | None = None, experiment: str | None = None, partial: bool = False
+        self,
+        *,
+        suite: str | None = None,
+        experiment: str | None = None,
+        partial: bool = False,
+        flagged: bool = False,
     ) -> dict[str, Any]:
-        """The leaderboard: ``columns``, ``rows`` (best first), ``verdicts``, ``left_out``."""
-        query = {"suite": suite, "experiment": experiment, "partial": int(partial) or None}
-        return self._http.call("GET", "/leaderboard", query=query)
+        """The leaderboard: ``columns``, ``rows`` (best first), ``verdicts``, ``left_out``.
+
+        Args:
+            partial: rank results over a part of a task's documents too.
+            flagged: rank results too whose warnings speak against it.
+        """
+        narrowed = {"suite": suite, "experiment": experiment}
+        switches = {"partial": int(partial) or None, "flagged": int(flagged) or None}
+        return self._http.call("GET", "/leaderboard", query=narrowed | switches)
+
+    def comparability(self, first: str, second: str, *, task: str | None = None) -> dict[str, Any]:
+        """Whether the results of two runs may be compared: ``verdict``, and by task what differs."""
+        return self._http.call("GET", "/comparability", query={"first": first, "second": second, "task": task})
+
+    def index_run(self, run_id: str) -> int:
+        """Put what a run holds onto the boards that this program has written by itself; returns how many scores."""
+        return int(self._http.call("POST", f"/runs/{quoted(run_id)}/index", body={})["scores"])
+
+    def suites(self) -> list[dict[str, Any]]:
+        """Every suite with its newest revision."""
+        return list(self._http.call("GET", "/suites")["suites"])
+
+    def suite(self, name: str, revision: int | None = None) -> dict[str, Any]:
+        """One revision of a suite, default the newest: ``suite`` as values, ``yaml`` as a text."""
+        return self._http.call("GET", f"/suites/{quoted(name)}", query={"revision": revision})
+
+    def suite_history(self, name: str) -> list[dict[str, Any]]:
+        """Every revision of a suite, newest first."""
+        return list(self._http.call("GET", f"/suites/{quoted(name)}/revisions")["revisions"])
+
+    def put_suite(
+        self, suite: Suite | Mapping[str, Any], *, note: str = "", base: int | None = None
+    ) -> dict[str, Any]:
+        """Make a suite or add a revision to it; ``made`` is false when the newest is like this already.
+
+        Args:
+            base: refuse when there is a newer revision than this one.
+        """
+        checked = suite if isinstance(suite, Suite) else Suite.parse(suite)
+        body = {"suite": checked.as_json(), "note": note, "base": base}
+        return self._http.call("PUT", f"/suites/{quoted(checked.name)}", body=body)
 
     def tasks(self, search: str = "") -> list[dict[str, Any]]:
         """Tasks of the catalogue."""

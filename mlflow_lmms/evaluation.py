@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow_lmms.errors import NotFoundError
 from mlflow_lmms.request import EvaluationRequest
@@ -45,7 +46,11 @@ class PartStatus:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation with its tasks in order; times in unix seconds."""
+    """One evaluation with its tasks in order; times in unix seconds.
+
+    `source` says where its results come from: the queue, or what else wrote the MLflow run (an import, a client, a
+    published table). `groups` are the definitions of lmms-eval's groups that were asked for.
+    """
 
     run_id: str
     experiment_id: str
@@ -63,6 +68,13 @@ class Evaluation:
     cancel_requested: bool
     tasks: tuple[TaskStatus, ...]
     parts: tuple[PartStatus, ...]
+    source: str = "queue"
+    groups: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def queued_here(self) -> bool:
+        """Whether it was ours to run, so that it can be cancelled or retried."""
+        return bool(self.parts)
 
     def part(self, part: str) -> PartStatus:
         """The part of this name.

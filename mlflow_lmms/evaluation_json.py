@@ -22,6 +22,8 @@ def evaluation_json(evaluation: Evaluation, *, position: int | None = None) -> d
         "name": evaluation.name,
         "model": evaluation.model,
         "suite": evaluation.suite,
+        "suite_revision": evaluation.request.suite_revision,
+        "source": evaluation.source,
         "state": evaluation.state,
         "priority": evaluation.priority,
         "created_by": evaluation.created_by,
@@ -33,9 +35,17 @@ def evaluation_json(evaluation: Evaluation, *, position: int | None = None) -> d
         "worker": ", ".join(f"{part.box}/{part.slot}" for part in evaluation.parts if part.box) or None,
         "request": evaluation.request.model_dump(mode="json"),
         "resolved": evaluation.resolved.model_dump(mode="json"),
-        "command": command_line(evaluation),
+        "command": command_line(evaluation) if evaluation.queued_here else None,
         "tasks": [asdict(task) for task in evaluation.tasks],
     }
+
+
+def _asked(evaluation: Evaluation) -> tuple[str, ...]:
+    """The tasks in lmms-eval's own words: it knows its groups, and none of the stored suites."""
+    request = evaluation.request
+    if request.suite_revision is not None:
+        return tuple(task.task for task in evaluation.tasks)
+    return request.tasks or (str(request.suite),)
 
 
 def command_line(evaluation: Evaluation) -> str:
@@ -47,7 +57,7 @@ def command_line(evaluation: Evaluation) -> str:
     words = ["python", "-m", "lmms_eval", "--model", model.adapter]
     optional = {
         "--model_args": format_model_arguments(arguments),
-        "--tasks": ",".join(request.tasks or (str(request.suite),)),
+        "--tasks": ",".join(_asked(evaluation)),
         "--batch_size": request.batch_size,
         "--limit": request.effective_limit,
         "--offset": request.offset or None,

@@ -27,6 +27,7 @@ def rows_of(evaluation: Evaluation) -> list[EvaluationRow | PartRow | TaskRow]:
             priority=evaluation.priority,
             created_by=evaluation.created_by,
             created_at=evaluation.created_at,
+            group_definitions=json.dumps(evaluation.groups),
         ),
         *(PartRow(run_id=evaluation.run_id, part=part.part, gpus=part.gpus) for part in evaluation.parts),
         *(
@@ -62,6 +63,7 @@ def evaluation_of(row: EvaluationRow, parts: Iterable[PartRow], tasks: Iterable[
         cancel_requested=row.cancel_requested,
         tasks=tuple(_task(task) for task in tasks if task.run_id == row.run_id),
         parts=tuple(_part(part) for part in parts if part.run_id == row.run_id),
+        groups=tuple(json.loads(row.group_definitions)),
     )
 
 

@@ -19,6 +19,7 @@ from mlflow_lmms.evaluation_queue import EvaluationQueue, job_id
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.live_events import EventLog
 from mlflow_lmms.model_arguments import format_model_arguments
+from mlflow_lmms.request import Errored
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import ACTIVE, FINAL, FailureClass, State
@@ -146,6 +147,10 @@ class Lifecycle:
             thumbnail_bytes=self._settings.thumbnail_mb * 1_000_000,
             deadline_s=self._settings.deadline_s,
             trust_remote_code=self._settings.trust_remote_code,
+            primary=request.primary,
+            dimensions=request.dimensions,
+            errored=request.errored or Errored(),
+            groups=evaluation.groups,
         )
 
     def started(self, owner: Owner, task: str) -> None:

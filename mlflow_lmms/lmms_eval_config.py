@@ -12,6 +12,7 @@ from mlflow_lmms.errors import InvalidRequestError
 from mlflow_lmms.request import EvaluationRequest
 
 _SIZE_LIMIT = 1_000_000
+_MOST_VALUES = 100_000
 _SAME_NAME = ("model_args", "gen_kwargs", "tasks", "limit", "offset", "num_fewshot", "repeats")
 #: Settings of lmms-eval that the queue takes care of itself, or that only change what is printed.
 _OURS = frozenset(
@@ -35,12 +36,27 @@ def read_lmms_eval_config(path: Path, overrides: Mapping[str, Any] | None = None
     try:
         large = path.stat().st_size > _SIZE_LIMIT
         content = None if large else yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidRequestError(f"{path} cannot be read as YAML: {error}") from None
     if large:
         raise InvalidRequestError(f"{path} is larger than 1 MB, which no evaluation config is")
+    _refuse_unfolding(content, path)
     entries = content if isinstance(content, list) else [content]
     return [_request(entry, f"{path}, entry {n}", overrides or {}) for n, entry in enumerate(entries, start=1)]
+
+
+def _refuse_unfolding(content: Any, path: Path) -> None:
+    """A few lines of aliases can stand for more values than any memory holds: they are counted first."""
+    left, count = [content], 1
+    while left:
+        value = left.pop()
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        count += len(inside)
+        if count > _MOST_VALUES:
+            raise InvalidRequestError(
+                f"{path} unfolds to more than {_MOST_VALUES} values, which no evaluation config does"
+            )
+        left.extend(inside)
 
 
 def _request(entry: Any, where: str, overrides: Mapping[str, Any]) -> EvaluationRequest:

@@ -2,7 +2,7 @@
 
 A metric is called ``<task>/<metric>[:<filter>][/<dimension>:<value>][::<statistic>]``; each part is escaped by
 itself, so the name can be taken apart again. MLflow accepts letters, digits, ``_ - . :``, ``/`` and space, at
-most 250 characters.
+most 250 characters. The scores of lmms-eval's groups have the group's name in the task's place.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class Tag:
     ADAPTER = "lmms.adapter"
     UNREGISTERED = "lmms.unregistered"
     SUITE = "lmms.suite"
+    SUITE_REVISION = "lmms.suite_revision"
     TASKS = "lmms.tasks"
     SOURCE = "lmms.source"
+    IMPORT_KEY = "lmms.import_key"
+    REPORTED_SOURCE = "lmms.reported_source"
     ATTEMPT = "lmms.attempt"
     WORKER = "lmms.worker"
     GPUS = "lmms.gpus"
@@ -143,7 +146,12 @@ class MetricName:
         return name if self.statistic is None else f"{name}::{escape(self.statistic)}"
 
     def of(self, statistic: str) -> MetricName:
-        """The same metric's statistic, such as ``stderr``, ``ci_low``, ``ci_high`` or ``n``."""
+        """The same metric's statistic.
+
+        Of a metric: ``n``, ``ci_low``, ``ci_high``, ``errored``; lmms-eval's own ``stderr`` and, where a policy for
+        errored samples changed the value, its ``native`` one; of repeated answers ``EA``, ``CA``, ``IV`` and ``CR``;
+        of a dimension ``worst <dimension>`` and ``gap <dimension>``.
+        """
         return replace(self, statistic=statistic)
 
     @staticmethod

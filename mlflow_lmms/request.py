@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -45,6 +46,41 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, bool | int | float) else value
 
 
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+    if wrong := [name for name, equals, choice in pairs if not (equals and name.strip() and choice.strip())]:
+        raise ValueError(f"expected TASK=CHOICE, separated by commas, got {wrong[0].strip()[:80]!r}")
+    return [(name.strip(), choice.strip()) for name, _, choice in pairs]
+
+
+def _one_by_task(value: Any) -> Any:
+    """Take ``"task=choice,other=choice"`` as well as a mapping."""
+    if not isinstance(value, str):
+        return value
+    pairs = _pairs(value)
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a task is named twice")
+    return dict(pairs)
+
+
+def _several_by_task(value: Any) -> Any:
+    """Take ``"task=one,task=two"`` as well as a mapping to lists."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, list[str]] = {}
+    for name, choice in _pairs(value):
+        found.setdefault(name, []).append(choice)
+    return found
+
+
+def _policy(value: Any) -> Any:
+    """Take ``"drop"`` and ``"drop:0.05"`` as well as a mapping."""
+    if not isinstance(value, str):
+        return value
+    policy, colon, share = value.partition(":")
+    return {"policy": policy.strip(), **({"fail_above": share.strip()} if colon else {})}
+
+
 TaskName = Annotated[str, StringConstraints(pattern=r"^[^\s,/\\][^\n,/\\]{0,249}$")]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")]
@@ -54,6 +90,10 @@ Arguments = Annotated[dict[ArgumentText, ArgumentText], BeforeValidator(_argumen
 Title = Annotated[
     str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$", max_length=250)
 ]
+#: A metric, or a metric and a filter after a colon.
+MetricChoice = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f,]{1,200}$")]
+DimensionName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
+Dimensions = Annotated[tuple[DimensionName, ...], Field(min_length=1, max_length=50)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy takes no other
 
 
@@ -68,6 +108,19 @@ class Seeds(BaseModel):
     fewshot: Seed = 1234
 
 
+class Errored(BaseModel):
+    """What becomes of samples without a usable answer or judgement.
+
+    They count as lmms-eval scored them, are left out, or count as wrong. With `fail_above` a task fails when a
+    larger share of its samples than that is errored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Literal["as_scored", "drop", "wrong"] = "as_scored"
+    fail_above: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+
+
 class EvaluationRequest(BaseModel):
     """One evaluation as it was asked for; it holds names of secrets, never a secret."""
 
@@ -79,7 +132,20 @@ class EvaluationRequest(BaseModel):
         default_factory=dict, description="adapter arguments; with a registered model they add to its own"
     )
     tasks: Annotated[tuple[TaskName, ...], BeforeValidator(_names)] = Field((), description="tasks, groups or tags")
-    suite: Identifier | None = Field(None, description="name under which the tasks are shown together")
+    suite: Identifier | None = Field(
+        None,
+        description="a stored suite (NAME or NAME@REVISION), or the name under which the tasks are shown together",
+    )
+    suite_revision: int | None = Field(None, ge=1, le=10**9, description="revision of the stored suite; none: newest")
+    primary: Annotated[dict[TaskName, MetricChoice], BeforeValidator(_one_by_task)] = Field(
+        default_factory=dict, description="the metric (METRIC or METRIC:FILTER) that stands for a task"
+    )
+    dimensions: Annotated[dict[TaskName, Dimensions], BeforeValidator(_several_by_task)] = Field(
+        default_factory=dict, description="slice dimensions of a task that are always reported"
+    )
+    errored: Annotated[Errored | None, BeforeValidator(_policy)] = Field(
+        None, description="errored samples: as_scored, drop or wrong, and after a colon the share that fails a task"
+    )
     limit: int | None = Field(None, ge=1, le=_MOST_DOCUMENTS, description="documents per task; none: all")
     offset: int = Field(0, ge=0, le=_MOST_DOCUMENTS, description="documents to leave out at the start")
     batch_size: int = Field(1, ge=1, le=4096)
@@ -97,6 +163,17 @@ class EvaluationRequest(BaseModel):
     experiment: Title | None = None
     run_name: Title | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _suite_with_revision(cls, given: Any) -> Any:
+        """Take ``suite="NAME@3"``."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("suite"), str) or "@" not in given["suite"]:
+            return given
+        name, _, revision = given["suite"].partition("@")
+        if str(given.get("suite_revision") or revision) != revision:
+            raise ValueError("the suite's revision is given twice")
+        return {**given, "suite": name, "suite_revision": revision}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.model is None) == (self.adapter is None):
@@ -109,6 +186,8 @@ class EvaluationRequest(BaseModel):
             raise ValueError("name at least one task, for example tasks=digits_vqa")
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError("a task is named twice")
+        if self.suite_revision is not None and (self.tasks or self.suite is None):
+            raise ValueError("a suite's revision says which tasks: give suite=NAME@REVISION and no tasks")
         if self.smoke is not None and self.limit is not None:
             raise ValueError("smoke sets the limit itself: give one of smoke and limit")
         refuse_secrets(self.model_args)
@@ -159,4 +238,9 @@ def _problem(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{where}: no such field; a request has {', '.join(EvaluationRequest.model_fields)}"
-    return f"{where}: {_reason(item)}, got {str(item['input'])[:80]!r}"
+    return f"{where}: {_reason(item)}, got {_shown(item['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value in short; lists and mappings by their beginning, because they may be of any size."""
+    return reprlib.repr(value) if isinstance(value, list | tuple | dict) else repr(str(value)[:80])

@@ -18,12 +18,13 @@ from mlflow_lmms.leaderboard import Score
 from mlflow_lmms.names import Artifact
 from mlflow_lmms.samples import SamplesPage, read_media, read_samples
 from mlflow_lmms.score_vectors import ScoreVector, read_score_vector
-from mlflow_lmms.task_result import TaskResult, read_task_result
+from mlflow_lmms.task_result import TaskResult, TaskWarning, read_task_result
 
 #: (run id, path inside the run's artifacts) → local file; NotFoundError when the run has no such artifact.
 FetchArtifact = Callable[[str, str], Path]
 
 _VECTORS_KEPT = 2_000
+_WARNINGS_KEPT = 2_000
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -32,7 +33,8 @@ class RunReader:
 
     def __init__(self, fetch: FetchArtifact) -> None:
         self._fetch = fetch
-        self._vectors: OrderedDict[tuple[str, str, str, str, int], ScoreVector | None] = OrderedDict()
+        self._vectors: OrderedDict[tuple[str, str, str, str, float], ScoreVector | None] = OrderedDict()
+        self._warnings: OrderedDict[tuple[str, str, float], tuple[TaskWarning, ...]] = OrderedDict()
         self._lock = Lock()
 
     def task_result(self, run_id: str, task: str) -> TaskResult:
@@ -44,7 +46,15 @@ class RunReader:
         return read_task_result(self._fetch(run_id, Artifact.task_result(task)))
 
     def samples(
-        self, run_id: str, task: str, *, wrong_only: bool = False, search: str = "", offset: int = 0, limit: int = 50
+        self,
+        run_id: str,
+        task: str,
+        *,
+        wrong_only: bool = False,
+        errored_only: bool = False,
+        search: str = "",
+        offset: int = 0,
+        limit: int = 50,
     ) -> SamplesPage:
         """One page of the task's samples; `wrong_only` goes by the primary metric."""
         primary = self.task_result(run_id, task).primary_metric
@@ -54,6 +64,7 @@ class RunReader:
             filter_name=primary.filter if primary else "none",
             higher_is_better=primary is None or primary.higher_is_better is not False,
             wrong_only=wrong_only,
+            errored_only=errored_only,
             search=search,
             offset=offset,
             limit=limit,
@@ -62,6 +73,40 @@ class RunReader:
     def media(self, run_id: str, task: str, index: int, number: int) -> tuple[str, bytes]:
         """MIME type and bytes of one picture of one sample."""
         return read_media(self._fetch(run_id, Artifact.samples(task)), index, number)
+
+    def warnings(self, score: Score) -> tuple[TaskWarning, ...]:
+        """What may be wrong with a result, in words; by name alone where its file cannot be read."""
+        if not score.warnings:
+            return ()
+        key = (score.run_id, score.task, score.recorded_at)
+        with self._lock:
+            if key in self._warnings:
+                self._warnings.move_to_end(key)
+                return self._warnings[key]
+        try:
+            found = self.task_result(score.run_id, score.task).warnings
+        except LmmsError:
+            return tuple(TaskWarning(name=name, message=f"{name.replace('_', ' ')}.") for name in score.warnings)
+        with self._lock:
+            self._warnings[key] = found
+            while len(self._warnings) > _WARNINGS_KEPT:
+                self._warnings.popitem(last=False)
+        return found
+
+    def group_scores(self, run_id: str) -> dict[str, list[dict[str, Any]]]:
+        """The scores of lmms-eval's groups by group, as the recorder made them; empty where there are none."""
+        try:
+            content = json.loads(self._fetch(run_id, Artifact.RESULTS).read_text(encoding="utf-8"))
+        except (LmmsError, OSError, ValueError, RecursionError):
+            return {}
+        groups = content.get("groups") if isinstance(content, dict) else None
+        if not isinstance(groups, dict):
+            return {}
+        return {
+            str(name): [s for s in told if isinstance(s, dict)]
+            for name, told in groups.items()
+            if isinstance(told, list)
+        }
 
     def log(self, run_id: str, *, level: str = "DEBUG", search: str = "") -> Iterator[dict[str, Any]]:
         """Lines of the run's stored log at or above a level that contain `search`, oldest first.
@@ -81,7 +126,7 @@ class RunReader:
 
     def vector(self, score: Score) -> ScoreVector | None:
         """Per-sample scores behind a score; None where the metric has none or they cannot be read."""
-        key = (score.run_id, score.task, score.metric, score.filter, score.attempt)
+        key = (score.run_id, score.task, score.metric, score.filter, score.recorded_at)
         with self._lock:
             if key in self._vectors:
                 self._vectors.move_to_end(key)

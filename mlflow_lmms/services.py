@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
 from mlflow_lmms.database import database_url, open_database
+from mlflow_lmms.errors import NotFoundError, UnavailableError
+from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.lifecycle import Lifecycle
 from mlflow_lmms.live_events import EventLog
 from mlflow_lmms.reaper import Reaper
+from mlflow_lmms.recorded_run import has_results, recorded_evaluation
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.run_reader import FetchArtifact, RunReader
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.settings import Settings
+from mlflow_lmms.states import State
 from mlflow_lmms.submission import Submission
+from mlflow_lmms.suite_store import SuiteStore
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,53 @@ class Services:
     reader: RunReader
     reaper: Reaper
     catalogue: Callable[[], Catalogue]
+    suites: SuiteStore
+
+    def evaluation(self, run_id: str) -> Evaluation:
+        """The evaluation of this run: from our tables, or told by the MLflow run where no queue of ours knows it.
+
+        Raises:
+            NotFoundError: there is no such run, it holds no evaluation, or it was deleted.
+        """
+        try:
+            return self.store.get(run_id)
+        except NotFoundError:
+            run = self._run(run_id)
+            if run is None or run.info.lifecycle_stage == "deleted" or not has_results(run.data.tags):
+                raise
+            return recorded_evaluation(run)
+
+    def evaluations(
+        self,
+        *,
+        experiment_ids: Collection[str] | None = None,
+        states: Collection[State] | None = None,
+        model: str | None = None,
+        before: float | None = None,
+        limit: int = 100,
+    ) -> list[Evaluation]:
+        """Evaluations, newest first, also those that no queue of ours knows.
+
+        `experiment_ids` None means all; an empty collection means none.
+        """
+        narrowed: dict[str, Any] = {
+            "experiment_ids": experiment_ids,
+            "model": model,
+            "before": before,
+            "limit": limit,
+        }
+        found = self.store.search(states=states, **narrowed)
+        if states is None or State.FINISHED in states:
+            found += [recorded_evaluation(run) for run in self.scores.recorded_runs(**narrowed)]
+        return sorted(found, key=lambda evaluation: (-evaluation.created_at, evaluation.run_id))[:limit]
+
+    def _run(self, run_id: str) -> Run | None:
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise UnavailableError(f"MLflow does not hand out run {run_id}: {error.message}") from None
 
 
 def build_services(
@@ -63,7 +118,8 @@ def build_services(
     scores = ScoreIndex(store, client)
     catalogue = _once(lambda: read_catalogue(settings.task_folders))
     lifecycle = Lifecycle(store, queue, events, mirror, settings, scores.refresh)
-    submission = Submission(store, client, queue, lifecycle, catalogue, store_artifact, settings)
+    suites = SuiteStore(store.engine)
+    submission = Submission(store, client, queue, lifecycle, catalogue, store_artifact, settings, suites)
     return Services(
         settings=settings,
         client=client,
@@ -76,6 +132,7 @@ def build_services(
         reader=RunReader(fetch_artifact),
         reaper=Reaper(store, lifecycle, mirror, settings),
         catalogue=catalogue,
+        suites=suites,
     )
 
 

@@ -55,15 +55,44 @@ def mean_interval(values: NDArray[np.float64]) -> Interval | None:
 
     Wilson (1927), "Probable inference", JASA 22; Student's t with n−1 degrees of freedom.
     """
-    n = len(values)
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    return (
+        interval_from_moments(len(values), float(values.mean()), deviation, is_binary(values))
+        if len(values)
+        else None
+    )
+
+
+def interval_from_moments(n: int, mean: float, deviation: float | None, binary: bool) -> Interval | None:
+    """Interval of the mean of n scores from their moments alone: Wilson where all are 0 or 1, else Student's t.
+
+    Args:
+        deviation: their sample standard deviation; not needed for 0/1 scores.
+
+    Returns:
+        None for fewer than two scores, and without the deviation where it is needed.
+    """
     if n < 2:
         return None
-    if is_binary(values):
-        low, high = proportion_confint(int(values.sum()), n, alpha=1 - LEVEL, method="wilson")
+    if binary:
+        low, high = proportion_confint(round(mean * n), n, alpha=1 - LEVEL, method="wilson")
         return Interval(float(low), float(high), "wilson")
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    mean = float(values.mean())
+    if deviation is None:
+        return None
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / n**0.5
     return Interval(mean - half, mean + half, "student-t")
+
+
+def clustered_interval(mean: float, stderr: float, clusters: int) -> Interval | None:
+    """Interval of a mean over clustered documents: Student's t with one degree of freedom less than clusters.
+
+    Returns:
+        None for fewer than two clusters, which tell nothing of the differences between clusters.
+    """
+    if clusters < 2:
+        return None
+    half = float(stats.t.ppf((1 + LEVEL) / 2, clusters - 1)) * stderr
+    return Interval(mean - half, mean + half, "clustered student-t")
 
 
 def is_binary(values: NDArray[np.float64]) -> bool:

@@ -30,8 +30,12 @@ from mlflow_lmms.model_arguments import format_model_arguments, refuse_remote_co
 from mlflow_lmms.names import Artifact, Tag
 from mlflow_lmms.registry import resolve_model
 from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.run_description import run_params, run_tags, suite_name
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import State
+from mlflow_lmms.suite import SuiteRevision
+from mlflow_lmms.suite_store import SuiteStore
+from mlflow_lmms.task_plan import TaskPlan, plan_tasks
 from mlflow_lmms.work_order import ResolvedModel
 
 _ONE_PART = "0"
@@ -59,6 +63,7 @@ class Submission:
         catalogue: Callable[[], Catalogue],
         store_artifact: Callable[[str, Path, str], None],
         settings: Settings,
+        suites: SuiteStore,
     ) -> None:
         self._store = store
         self._client = client
@@ -67,6 +72,7 @@ class Submission:
         self._catalogue = catalogue
         self._store_artifact = store_artifact
         self._settings = settings
+        self._suites = suites
 
     def experiment_for(self, request: EvaluationRequest) -> tuple[str | None, str]:
         """Id (None: it would be created) and name of the experiment that the request goes to."""
@@ -96,12 +102,12 @@ class Submission:
             UnavailableError: the queue server, the database or MLflow does not answer.
             StorageFullError: no space is left for the new run.
         """
-        tasks, model = self.check(request)
+        plan, model = self.check(request)
         self._queue.ping()
         self._store.ping()
         warnings = self._warnings(model)
         experiment_id = self._experiment(request, on_new_experiment)
-        evaluation = self._create(request, model, tasks, experiment_id, by)
+        evaluation = self._create(plan, model, experiment_id, by)
         self._lifecycle.mirror(evaluation)
         try:
             self._lifecycle.enqueue(evaluation)
@@ -109,13 +115,13 @@ class Submission:
             warnings.append(f"the run waits until the queue server is back: {error}")
         return Submitted(evaluation.run_id, experiment_id, tuple(warnings))
 
-    def check(self, request: EvaluationRequest) -> tuple[list[str], ResolvedModel]:
-        """The leaf tasks and the model of a request.
+    def check(self, request: EvaluationRequest) -> tuple[TaskPlan, ResolvedModel]:
+        """The tasks with their settings, and the model of a request.
 
         Raises:
             InvalidRequestError, NotFoundError: what is wrong with it.
         """
-        tasks = self._catalogue().expand(request.tasks or (str(request.suite),))
+        plan = plan_tasks(request, self._suite(request), self._catalogue())
         model = resolve_model(self._client, request)
         format_model_arguments(model.model_args)
         format_model_arguments(request.gen_kwargs)
@@ -124,7 +130,15 @@ class Submission:
             check_adapter(model.adapter)
         if not self._settings.trust_remote_code:
             refuse_remote_code(model.model_args | {model.artifact_argument or "path": "its files"})
-        return tasks, model
+        return plan, model
+
+    def _suite(self, request: EvaluationRequest) -> SuiteRevision | None:
+        """The stored suite that is to be run; a group of lmms-eval may be named in its place."""
+        if request.suite is None or request.tasks:
+            return None
+        if request.suite_revision is not None:
+            return self._suites.get(request.suite, request.suite_revision)
+        return self._suites.find(request.suite)
 
     def _warnings(self, model: ResolvedModel) -> list[str]:
         if any(_can_run(box, model) for box in self._queue.boxes()):
@@ -149,9 +163,8 @@ class Submission:
             on_new(experiment_id)
         return experiment_id
 
-    def _create(
-        self, request: EvaluationRequest, model: ResolvedModel, tasks: list[str], experiment_id: str, by: str | None
-    ) -> Evaluation:
+    def _create(self, plan: TaskPlan, model: ResolvedModel, experiment_id: str, by: str | None) -> Evaluation:
+        request, tasks = plan.request, list(plan.tasks)
         suite = request.suite or suite_name(request.tasks)
         name = (request.run_name or f"{model.label} · {suite}")[:_RUN_NAME_LIMIT]
         tags = run_tags(request, model, tasks, suite) | ({Tag.CREATED_BY: by, "mlflow.user": by} if by else {})
@@ -173,6 +186,7 @@ class Submission:
             cancel_requested=False,
             tasks=tuple(_new_task(task) for task in tasks),
             parts=(PartStatus(_ONE_PART, model.gpus, 0, None, None, (), None, None),),
+            groups=plan.groups,
         )
         try:
             self._describe_run(evaluation)
@@ -202,58 +216,12 @@ class Submission:
             "request": evaluation.request.model_dump(mode="json"),
             "model": evaluation.resolved.model_dump(mode="json"),
             "tasks": tasks,
+            "groups": list(evaluation.groups),
         }
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / Path(Artifact.REQUEST).name
             file.write_text(json.dumps(content, indent=1), encoding="utf-8")
             self._store_artifact(evaluation.run_id, file, Artifact.ROOT)
-
-
-def run_tags(request: EvaluationRequest, model: ResolvedModel, tasks: list[str], suite: str) -> dict[str, str]:
-    """The tags that a new run starts with."""
-    tags = {
-        Tag.STATE: str(State.QUEUED),
-        Tag.MODEL: model.name,
-        Tag.ADAPTER: model.adapter,
-        Tag.SUITE: suite,
-        Tag.TASKS: ",".join(tasks)[:5000],
-        Tag.SOURCE: "queue",
-        Tag.PRIORITY: request.priority,
-        Tag.ATTEMPT: "1",
-    }
-    if model.version is not None:
-        tags[Tag.MODEL_VERSION] = model.version
-    else:
-        tags[Tag.UNREGISTERED] = "true"
-    if model.logged_model_id is not None:
-        tags[Tag.LOGGED_MODEL] = model.logged_model_id
-    if request.smoke is not None:
-        tags[Tag.SMOKE] = str(request.smoke)
-    return tags
-
-
-def run_params(request: EvaluationRequest, model: ResolvedModel, tasks: list[str]) -> dict[str, str]:
-    """The resolved request as params: what may not differ between attempts or parts."""
-    params = {
-        "model": model.label,
-        "adapter": model.adapter,
-        "model_args": format_model_arguments(model.model_args),
-        "tasks": ",".join(tasks),
-        "limit": request.effective_limit,
-        "offset": request.offset,
-        "batch_size": request.batch_size,
-        "num_fewshot": request.num_fewshot,
-        "gen_kwargs": format_model_arguments(request.gen_kwargs),
-        "repeats": request.repeats,
-        "gpus": model.gpus,
-        **{f"seed.{name}": value for name, value in request.seeds.model_dump().items()},
-    }
-    return {key: str(value)[:6000] for key, value in params.items() if value not in (None, "")}
-
-
-def suite_name(tasks: tuple[str, ...]) -> str:
-    """A name for tasks that were asked for without one: the only one, or the first and how many more."""
-    return tasks[0] if len(tasks) == 1 else f"{tasks[0][:240]} +{len(tasks) - 1}"
 
 
 def _new_task(task: str) -> TaskStatus:

@@ -1,32 +1,74 @@
-"""What the runner writes for one finished task: read from its JSON file and checked."""
+"""What the runner writes for one finished task: read from its JSON file and checked.
+
+Files of earlier runs stay readable: what they do not tell has its default.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mlflow_lmms.errors import UnreadableOutputError
 
 _LIMIT = 64 * 1024 * 1024
 
 
+class Scale(BaseModel):
+    """The upper end of a metric (1: a fraction, 100: a percentage; None: unknown), and how that is known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    high: float | None = None
+    reason: str = "unknown"
+
+
 class MetricResult(BaseModel):
-    """One metric of one filter; `value` is lmms-eval's own aggregate, `stderr` its own too."""
+    """One metric of one filter.
+
+    `native` is lmms-eval's own aggregate and `stderr` its own too; `value` is what the run's policy for errored
+    samples makes of it. `factor` × mean of the samples' scores is the native value (None: it is not); `mean`, `sd`
+    and `clustered_stderr` are in the samples' units. `low` and `high` only where the runner bootstrapped them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     metric: str
     filter: str
     value: float | None
+    native: float | None = None
     stderr: float | None = None
+    factor: float | None = None
+    level: Literal["sample", "corpus", "none"] = "sample"
+    scale: Scale = Scale()
     higher_is_better: bool | None = None
+    direction_reason: str = ""
     aggregation: str = ""
     per_sample: bool = False
     binary: bool = False
     n: int = 0
+    missing: int = 0
+    errored: int = 0
+    mean: float | None = None
+    sd: float | None = None
+    clusters: int | None = None
+    clustered_stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+    note: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, data: Any) -> Any:
+        """Fill in what earlier runners left out: their per-sample scores had the factor 1."""
+        if not isinstance(data, dict) or "factor" in data:
+            return data
+        per_sample = bool(data.get("per_sample"))
+        told = {"factor": 1.0 if per_sample else None, "level": "sample" if per_sample else "corpus"}
+        return {**told, "native": data.get("value"), "mean": data.get("value") if per_sample else None, **data}
 
 
 class PrimaryMetric(BaseModel):
@@ -40,7 +82,10 @@ class PrimaryMetric(BaseModel):
 
 
 class SliceResult(BaseModel):
-    """The mean of one metric over the documents with one value of a dimension."""
+    """One metric over the documents with one value of a dimension, in the units of the metric's value.
+
+    `sd` is in the samples' units; `low` and `high` only where the runner bootstrapped them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,6 +95,57 @@ class SliceResult(BaseModel):
     filter: str
     n: int
     score: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+
+
+class TaskWarning(BaseModel):
+    """One warning: its class (`mlflow_lmms.reading.result_warnings`), a sentence, how many of how many, examples."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    message: str
+    count: int | None = None
+    of: int | None = None
+    examples: tuple[str, ...] = ()
+
+
+class ErroredSamples(BaseModel):
+    """How many samples tell nothing of the model, why, and what the run's policy for them is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int = 0
+    reasons: dict[str, int] = {}
+    policy: str = "as_scored"
+    fail_above: float | None = None
+
+
+class StabilityResult(BaseModel):
+    """How steady k repeated answers are (`mlflow_lmms.reading.stability`); `note` says what is missing, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    k: int
+    metric: str
+    filter: str
+    EA: float | None = None
+    CA: float | None = None
+    IV: float | None = None
+    CR: float | None = None
+    note: str | None = None
+
+
+class DimensionSource(BaseModel):
+    """Where a dimension's values come from; `outcome`: they depend on the model's answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    outcome: bool = False
 
 
 class TaskResult(BaseModel):
@@ -66,8 +162,15 @@ class TaskResult(BaseModel):
     metrics: tuple[MetricResult, ...]
     primary: PrimaryMetric | None
     dimensions: tuple[str, ...] = ()
+    dimension_sources: dict[str, DimensionSource] = {}
     fingerprint: dict[str, Any]
     slices: tuple[SliceResult, ...] = ()
+    warnings: tuple[TaskWarning, ...] = ()
+    errored: ErroredSamples = ErroredSamples()
+    stability: StabilityResult | None = None
+    usage: dict[str, int] | None = None
+    judge: dict[str, Any] | None = None
+    pairing: Literal["content", "row"] = "content"
     empty_responses: int = 0
     seconds: float = 0.0
     raw: dict[str, Any] = {}
@@ -77,10 +180,19 @@ class TaskResult(BaseModel):
     @property
     def primary_metric(self) -> MetricResult | None:
         """The result of the primary metric."""
+        return None if self.primary is None else self.metric(self.primary.metric, self.primary.filter)
+
+    def metric(self, name: str, filter_name: str) -> MetricResult | None:
+        """The result of one metric under one filter."""
         for metric in self.metrics:
-            if self.primary and (metric.metric, metric.filter) == (self.primary.metric, self.primary.filter):
+            if (metric.metric, metric.filter) == (name, filter_name):
                 return metric
         return None
+
+    @property
+    def partial(self) -> bool:
+        """Whether fewer documents were evaluated than the task has."""
+        return self.samples < self.documents
 
 
 def read_task_result(path: Path) -> TaskResult:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from mlflow_lmms.request import ArgumentText, Identifier, Seeds
+from mlflow_lmms.request import ArgumentText, Errored, Identifier, Seeds
 
 #: Version of the worker API; the server takes this one and the one before.
 PROTOCOL = 1
@@ -43,7 +43,11 @@ class ResolvedModel(BaseModel):
 
 
 class WorkOrder(BaseModel):
-    """One part of a run, ready to be run by the box that claimed it."""
+    """One part of a run, ready to be run by the box that claimed it.
+
+    `primary`, `dimensions` and `errored` are the request's over its suite's; `groups` are the definitions of
+    lmms-eval's groups whose members the run has (`mlflow_lmms.reading.group_scores.GroupDefinition`).
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,3 +74,7 @@ class WorkOrder(BaseModel):
     thumbnail_bytes: int
     deadline_s: float
     trust_remote_code: bool = False
+    primary: dict[str, str] = {}
+    dimensions: dict[str, tuple[str, ...]] = {}
+    errored: Errored = Errored()
+    groups: tuple[dict[str, Any], ...] = ()

@@ -42,6 +42,7 @@ class EvaluationRow(Base):
     started_at: Mapped[float | None] = mapped_column(Float)
     ended_at: Mapped[float | None] = mapped_column(Float)
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    group_definitions: Mapped[str] = mapped_column(Text, default="[]", server_default="[]")
 
 
 class PartRow(Base):
@@ -83,8 +84,26 @@ class TaskRow(Base):
     score: Mapped[float | None] = mapped_column(Float)
 
 
+class IndexedRunRow(Base):
+    """A run whose results the score index holds (`source` is empty where it holds none); locked while they are
+    replaced. With it an imported run has a place in lists, although no queue knows it.
+    """
+
+    __tablename__ = "lmms_indexed_runs"
+
+    run_id: Mapped[str] = mapped_column(_RUN_ID, primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(_RUN_ID, index=True)
+    model: Mapped[str] = mapped_column(String(500))
+    source: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[float] = mapped_column(Float, index=True)
+
+
 class ScoreRow(Base):
-    """Score index: one row per run, task, metric, filter and slice (empty dimension: the whole task)."""
+    """Score index: one row per run, task, metric, filter and slice (empty dimension: the whole task).
+
+    `factor` turns the mean of the samples' scores into `value` (1 or 100); `scale_high` is the largest value there
+    can be. Both are None where that is not known.
+    """
 
     __tablename__ = "lmms_scores"
     __table_args__ = (Index("ix_lmms_scores_board", "experiment_id", "task", "model"),)
@@ -108,6 +127,35 @@ class ScoreRow(Base):
     attempt: Mapped[int] = mapped_column(Integer)
     fingerprint: Mapped[str] = mapped_column(Text)
     recorded_at: Mapped[float] = mapped_column(Float)
+    source: Mapped[str] = mapped_column(String(16), default="queue", server_default="queue")
+    reported_source: Mapped[str | None] = mapped_column(String(500))
+    warnings: Mapped[str] = mapped_column(Text, default="[]", server_default="[]")
+    factor: Mapped[float | None] = mapped_column(Float)
+    scale_high: Mapped[float | None] = mapped_column(Float)
+
+
+class SuiteRow(Base):
+    """A suite's name, its author, who may change it, and the number of its newest revision."""
+
+    __tablename__ = "lmms_suites"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    author: Mapped[str | None] = mapped_column(_NAME)
+    created_at: Mapped[float] = mapped_column(Float)
+    revision: Mapped[int] = mapped_column(Integer)
+
+
+class SuiteRevisionRow(Base):
+    """One revision of a suite. Rows are added and never changed: runs name them."""
+
+    __tablename__ = "lmms_suite_revisions"
+
+    name: Mapped[str] = mapped_column(ForeignKey("lmms_suites.name", ondelete="CASCADE"), primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer, primary_key=True)
+    content: Mapped[str] = mapped_column(Text)
+    created_by: Mapped[str | None] = mapped_column(_NAME)
+    created_at: Mapped[float] = mapped_column(Float)
+    note: Mapped[str] = mapped_column(Text)
 
 
 class LeaderRow(Base):

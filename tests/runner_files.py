@@ -46,6 +46,7 @@ def write_task(
     slices: Sequence[Mapping[str, Any]] = (),
     higher_is_better: bool | None = True,
     hashes: Sequence[str] | None = None,
+    row_keys: Sequence[str] | None = None,
     **changes: Any,
 ) -> Path:
     """Write tables and result of one task and return the result's path.
@@ -55,6 +56,7 @@ def write_task(
         metrics: further metrics, which have no scores per document.
         columns: further columns of the samples table.
         slices: slices of the primary metric: ``dimension``, ``value``, ``n``, ``score``.
+        row_keys: the weaker keys; without them the tables look as earlier runners wrote them.
         changes: fields of the result to be written otherwise.
     """
     count = len(next(iter(scores.values()), ()))
@@ -64,9 +66,11 @@ def write_task(
         (folder / sub).mkdir(parents=True, exist_ok=True)
     columned = {f"score:{metric}:{filter_name}": pa.array(values, pa.float64()) for metric, values in scores.items()}
     ids = pa.array(range(count), pa.int64())
+    rows = {} if row_keys is None else {"row_key": pa.array(row_keys, pa.string())}
     samples = {
         "doc_id": ids,
         "doc_hash": pa.array(keys, pa.string()),
+        **rows,
         "input": pa.array([f"What is in picture {number}?" for number in range(count)], pa.string()),
         "target": pa.array([str(number) for number in range(count)], pa.string()),
         "responses": pa.array([[f"It is {number}."] for number in range(count)], pa.list_(pa.string())),
@@ -79,7 +83,7 @@ def write_task(
         samples["media"] = pa.array([[] for _ in range(count)], media)
     pq.write_table(pa.table(samples), folder / "samples" / f"{name}.parquet")
     order = np.argsort(np.asarray(keys, dtype=np.str_), kind="stable")
-    scored = pa.table({"doc_hash": samples["doc_hash"], "doc_id": ids, **columned})
+    scored = pa.table({"doc_hash": samples["doc_hash"], **rows, "doc_id": ids, **columned})
     pq.write_table(scored.take(pa.array(order, pa.int64())), folder / "samples" / f"{name}.scores.parquet")
     primary = next(iter(scores), None)
     result = {
@@ -111,11 +115,20 @@ def write_task(
 
 def _metric(metric: str, filter_name: str, values: Scores, higher_is_better: bool | None) -> dict[str, Any]:
     present = [value for value in values if value is not None and math.isfinite(value)]
+    mean = float(np.mean(present)) if present else None
+    deviation = float(np.std(present, ddof=1)) if len(present) > 1 else None
     return {
         "metric": metric,
         "filter": filter_name,
-        "value": float(np.mean(present)) if present else None,
-        "stderr": float(np.std(present, ddof=1) / np.sqrt(len(present))) if len(present) > 1 else None,
+        "value": mean,
+        "native": mean,
+        "stderr": None if deviation is None else deviation / math.sqrt(len(present)),
+        "factor": 1.0,
+        "level": "sample",
+        "scale": {"high": 1.0, "reason": "the mean of the samples' scores, which lie between 0 and 1"},
+        "direction_reason": "the task says so",
+        "mean": mean,
+        "sd": deviation,
         "higher_is_better": higher_is_better,
         "aggregation": "mean",
         "per_sample": True,

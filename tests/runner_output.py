@@ -110,14 +110,27 @@ def _result(task: str, name: str, docs: Sequence[Document], scores: Sequence[flo
         for group, own in members.items()
     ]
     value = sum(scores) / len(scores)
-    about = {"stderr": 0.02, "higher_is_better": True, "aggregation": "mean", "per_sample": True, "binary": True}
+    about = {
+        "native": value,
+        "stderr": 0.02,
+        "factor": 1.0,
+        "level": "sample",
+        "scale": {"high": 1.0, "reason": "the mean of the samples' scores, which lie between 0 and 1"},
+        "higher_is_better": True,
+        "direction_reason": "the task says so",
+        "aggregation": "mean",
+        "per_sample": True,
+        "binary": True,
+        "mean": value,
+        "sd": float(np.std(scores, ddof=1)),
+    }
     return {
         "protocol": PROTOCOL,
         "task": task,
         "attempt": 1,
         "output_type": "generate_until",
         "samples": len(docs),
-        "documents": 597,
+        "documents": len(docs),
         "metrics": [{**metric, "value": value, **about, "n": len(docs)}],
         "primary": {**metric, "reason": "the only metric"},
         "dimensions": ["perturbation"],

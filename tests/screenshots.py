@@ -28,11 +28,12 @@ def pages(server: str) -> dict[str, str]:
     found = {
         "leaderboard": "/lmms/leaderboard",
         "evaluations": "/lmms/evaluations",
+        "suites": "/lmms/suites",
         "new-evaluation": "/lmms/evaluations/new",
     }
-    answer = requests.get(f"{server}/lmms/api/v1/evaluations", timeout=30)
-    answer.raise_for_status()
-    evaluations: list[dict[str, Any]] = answer.json()["evaluations"]
+    for suite in _get(server, "suites")["suites"][:1]:
+        found["suite"] = f"/lmms/suites/{quote(suite['name'])}"
+    evaluations: list[dict[str, Any]] = _get(server, "evaluations")["evaluations"]
     for evaluation in evaluations:
         found.setdefault(f"evaluation-{evaluation['state']}", f"/lmms/evaluations/{evaluation['run_id']}")
     for evaluation in evaluations:
@@ -41,6 +42,13 @@ def pages(server: str) -> dict[str, str]:
                 path = f"/lmms/evaluations/{evaluation['run_id']}/samples/{quote(task['task'])}?wrong=1"
                 found.setdefault("samples", path)
     return found
+
+
+def _get(server: str, path: str) -> dict[str, Any]:
+    answer = requests.get(f"{server}/lmms/api/v1/{path}", timeout=30)
+    answer.raise_for_status()
+    content: dict[str, Any] = answer.json()
+    return content
 
 
 def take(browser: Browser, server: str, folder: Path) -> list[str]:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_lmms.catalogue import Catalogue, CatalogueTask, installed_tasks_folder, read_catalogue
+from mlflow_lmms.catalogue import Catalogue, installed_tasks_folder, read_catalogue
 from mlflow_lmms.errors import ConfigurationError, InvalidRequestError
 
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a server without lmms-eval."""
-    monkeypatch.setattr("mlflow_lmms.catalogue.installed_tasks_folder", lambda: None)
+    monkeypatch.setattr("mlflow_lmms.catalogue.build.installed_tasks_folder", lambda: None)
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -128,9 +128,9 @@ def test_ones_own_tasks_come_first_and_win(tmp_path: Path) -> None:
     )
     catalogue = read_catalogue([folder])
     assert catalogue.complete
-    assert catalogue.tasks["zz_mine"] == CatalogueTask(
-        "zz_mine", folder / "mine.yaml", "generate_until", "json", ("house", "vision"), True
-    )
+    mine = catalogue.tasks["zz_mine"]
+    assert (mine.path, mine.output_type, mine.dataset) == (folder / "mine.yaml", "generate_until", "json")
+    assert (mine.tags, mine.own) == (("house", "vision"), True)
     assert catalogue.tasks["mmmu_val"].dataset == "json"
     assert [task.name for task in catalogue.search()][:2] == ["mmmu_val", "zz_mine"]
     assert catalogue.expand(["mine_all"]) == ["zz_mine", "mmmu_val", "ai2d"]
@@ -142,7 +142,7 @@ def test_includes_are_merged_and_the_file_wins(tmp_path: Path) -> None:
     (tmp_path / "_base").write_text("dataset_path: base\noutput_type: multiple_choice\n", encoding="utf-8")
     write(
         tmp_path,
-        _more="include: _base\noutput_type: generate_until\n",
+        _more="include: _base\noutput_type: generate_until\ntest_split: test\n",
         one="include: _base\ntask: one\n",
         two="include: [_base, _more.yaml]\ntask: two\ndataset_path: own\n",
         gone="include: nowhere\ntask: gone\n",
@@ -151,7 +151,8 @@ def test_includes_are_merged_and_the_file_wins(tmp_path: Path) -> None:
     )
     tasks = read_catalogue([tmp_path]).tasks
     assert (tasks["one"].dataset, tasks["one"].output_type) == ("base", "multiple_choice")
-    assert (tasks["two"].dataset, tasks["two"].output_type) == ("own", "generate_until")
+    two = tasks["two"]
+    assert (two.dataset, two.output_type, two.split) == ("own", "multiple_choice", "test")  # the first one wins
     assert {"gone", "loop", "odd"} <= set(tasks)
 
 
@@ -189,8 +190,10 @@ task:
         deep=TASK.format(name="deep"),
     )
     catalogue = read_catalogue([tmp_path])
-    assert catalogue.expand(["outer"]) == ["plain", "inline", "deep"]
-    assert set(catalogue.groups) == {"outer"}
+    assert catalogue.expand(["outer"]) == ["plain", "inline@outer", "deep"]
+    assert catalogue.groups == {"outer": ("plain", "inline@outer", "deep")}
+    assert catalogue.tasks["inline@outer"].dataset == "json"
+    assert catalogue.expand(["inline@outer"]) == ["inline@outer"]
 
 
 @pytest.mark.usefixtures("nothing_installed")

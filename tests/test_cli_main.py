@@ -42,7 +42,7 @@ def test_help_does_not_import_mlflow() -> None:
 
 def test_every_field_of_a_request_has_an_option() -> None:
     options = {name for parameter in submit.params for name in parameter.opts}
-    renamed = {"seeds": "--seed"}
+    renamed = {"seeds": "--seed", "suite_revision": "--suite"}
     for field in EvaluationRequest.model_fields:
         assert renamed.get(field, f"--{field.replace('_', '-')}") in options, field
 

@@ -151,7 +151,7 @@ def test_a_quick_look_does_not_take_the_place_of_a_whole_result() -> None:
         ("task_config", "other", "prompts or settings differ"),
         ("generation", "other", "generation settings differ"),
         ("num_fewshot", 5, "examples in the prompt differs"),
-        ("lmms_eval", "0.8", "lmms-eval versions differ"),
+        ("lmms_eval", "0.8", "version of lmms-eval differs"),
     ],
 )
 def test_results_that_are_not_comparable_are_shown_but_not_ranked(key: str, value: Any, words: str) -> None:
@@ -260,3 +260,85 @@ def test_a_board_does_not_depend_on_the_order_of_the_results(first: dict[str, in
     rates = [row.win_rate for row in board.rows if row.win_rate is not None]
     assert rates == sorted(rates, reverse=True)
     assert all(0 <= rate <= 1 for rate in rates)
+
+
+def test_a_result_with_a_warning_against_it_is_shown_and_not_ranked_unless_asked_for() -> None:
+    scores = [score("a", value=0.9, warnings=("below_chance", "constant_target")), score("b", value=0.5)]
+    board = make_board(scores, no_vectors)
+    cells = {row.model: row.cells["t"] for row in board.rows}
+    assert (cells["a"].rank, cells["a"].flagged, cells["b"].rank) == (None, ("below_chance",), 1)
+    asked = make_board(scores, no_vectors, flagged=True)
+    assert ranks(asked) == {"a": 1, "b": 2}
+    assert next(row for row in asked.rows if row.model == "a").cells["t"].flagged == ("below_chance",)
+
+
+def test_that_a_result_is_partial_is_asked_for_by_itself() -> None:
+    partial = score("a", partial=True, warnings=("partial_run",))
+    assert ranks(make_board([partial], no_vectors, partial=True)) == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["constant_target", "unknown_scale", "primary_not_found", "samples_missing"])
+def test_warnings_that_leave_the_number_sound_keep_nothing_from_being_ranked(name: str) -> None:
+    assert ranks(make_board([score("a", warnings=(name,))], no_vectors)) == {"a": 1}
+
+
+def test_a_warning_of_a_later_version_is_taken_seriously() -> None:
+    assert ranks(make_board([score("a", warnings=("something_new",))], no_vectors)) == {"a": None}
+
+
+def published(model: str, value: float, source: str = "a paper", **fields: Any) -> Score:
+    return score(model, value=value, source="reported", reported_source=source, fingerprint={}, n=None, **fields)
+
+
+def test_published_scores_stand_beside_ours_and_take_part_in_nothing() -> None:
+    ours = [score("a", value=0.6), score("b", value=0.4)]
+    theirs = [published("a", 0.99), published("a", 0.8, "a blog"), published("c", 0.1), published("c", 0.7, task="u")]
+    board, alone = make_board(ours + theirs, no_vectors), make_board(ours, no_vectors)
+    rows = {row.model: row for row in board.rows}
+    assert ranks(board) == ranks(alone) == {"a": 1, "b": 2}
+    assert [(row.model, row.win_rate, row.rank) for row in board.rows[:2]] == [
+        (row.model, row.win_rate, row.rank) for row in alone.rows
+    ]
+    assert [found.value for found in rows["a"].reported["t"]] == [0.8, 0.99]
+    assert (rows["c"].cells, rows["c"].rank, rows["c"].coverage) == ({}, None, 0)
+    assert [column.task for column in board.columns] == ["t", "u"]
+    assert compare(ours[0], theirs[0], no_vectors) is None
+
+
+def test_of_one_source_the_newest_number_counts() -> None:
+    scores = [published("a", 0.5, recorded_at=2.0), published("a", 0.4, recorded_at=1.0)]
+    (row,) = make_board(scores, no_vectors).rows
+    assert [found.value for found in row.reported["t"]] == [0.5]
+
+
+def test_the_difference_of_a_percent_metric_is_in_percent() -> None:
+    outputs: Outputs = {("a", "t"): right(50), ("b", "t"): right(70)}
+    of = vectors(outputs)
+    plain = compare(score("a"), score("b"), of)
+    percent = compare(score("a", value=50, factor=100), score("b", value=70, factor=100), of)
+    assert plain is not None and percent is not None
+    assert percent.difference == pytest.approx(20)
+    assert (percent.low, percent.high) == pytest.approx((plain.low * 100, plain.high * 100))
+    assert (percent.p_value, percent.wins) == (plain.p_value, plain.wins)
+
+
+def test_percentages_and_fractions_are_not_ranked_together() -> None:
+    scores = [score("a", value=50, factor=100), score("b", value=70, factor=100), score("c", value=0.9, factor=1)]
+    cells = {row.model: row.cells["t"] for row in make_board(scores, no_vectors).rows}
+    assert cells["c"].rank is None and cells["a"].rank == 2
+    assert cells["c"].note == "not comparable: its scores are fractions, the others percentages"
+
+
+def test_a_result_of_which_too_little_is_known_is_not_ranked_and_says_so() -> None:
+    unknown = {key: value for key, value in FINGERPRINT.items() if key != "generation"}
+    scores = [score("a"), score("b"), score("c", fingerprint=unknown)]
+    cells = {row.model: row.cells["t"] for row in make_board(scores, no_vectors).rows}
+    assert cells["c"].rank is None
+    assert str(cells["c"].note).startswith("whether it is comparable cannot be told: one of the two results")
+
+
+def test_an_import_whose_rows_agree_is_ranked_with_live_results() -> None:
+    live = {**FINGERPRINT, "rows": "r" * 64, "judge": None}
+    imported = live | {"dataset": None, "origin": "lmms-eval files"}
+    board = make_board([score("a", fingerprint=live), score("b", value=0.4, fingerprint=imported)], no_vectors)
+    assert ranks(board) == {"a": 1, "b": 2}

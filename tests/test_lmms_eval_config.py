@@ -192,3 +192,24 @@ def test_the_arguments_that_we_leave_out_are_lmms_evals_own(monkeypatch: pytest.
             request_fields({name: "3"})
         except InvalidRequestError as error:
             assert name in error.message
+
+
+def test_a_config_may_name_a_suite_and_choices_for_tasks(tmp_path: Path) -> None:
+    (request,) = read(
+        tmp_path, "model: a\nsuite: charts@2\nprimary: {chartqa: relaxed_overall}\nerrored: {policy: drop}\n"
+    )
+    assert (request.suite, request.suite_revision, request.primary) == ("charts", 2, {"chartqa": "relaxed_overall"})
+    assert request.errored is not None and request.errored.policy == "drop"
+
+
+@pytest.mark.parametrize("field", ["model", "seed", "batch_size", "tasks", "wandb_args", "unknown", "model_args"])
+def test_a_config_that_unfolds_into_gigabytes_is_refused(tmp_path: Path, field: str) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    with pytest.raises(InvalidRequestError, match="unfolds to more than 100000 values"):
+        read(tmp_path, "\n".join([*lines, f"{field}: *a11"]))
+
+
+def test_a_config_that_is_nested_beyond_all_measure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="cannot be read as YAML"):
+        read(tmp_path, "[" * 50_000)

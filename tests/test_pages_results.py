@@ -11,14 +11,26 @@ from flask import Flask
 
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
+from mlflow_lmms.samples import MediaReference, Sample
 from mlflow_lmms.statistics import mean_interval
-from mlflow_lmms.task_result import MetricResult, PrimaryMetric, SliceResult, TaskResult
+from mlflow_lmms.task_result import (
+    ErroredSamples,
+    MetricResult,
+    PrimaryMetric,
+    Scale,
+    SliceResult,
+    StabilityResult,
+    TaskResult,
+    TaskWarning,
+)
 from plugin_ui import api, pages
 from plugin_ui.pages.evaluation_form import empty_form, read_form
 from plugin_ui.pages.evaluation_results import slice_charts, task_metrics
 from plugin_ui.pages.formats import duration, file_size, score, short
 from plugin_ui.pages.leaderboard import BoardRow, Filters, board_rows
-from plugin_ui.pages.range_bar import Scale
+from plugin_ui.pages.range_bar import Scale as BarScale
+from plugin_ui.pages.result_findings import errored_lines, findings, group_lines, stability_lines
+from plugin_ui.pages.samples import cost_words, media_words
 
 
 @pytest.mark.parametrize(
@@ -50,16 +62,18 @@ def test_numbers_times_and_sizes_are_said_as_people_say_them() -> None:
 
 
 def test_bars_of_one_column_share_their_scale() -> None:
-    scale = Scale.over([0.2, 0.4, None, 0.8])
+    scale = BarScale.over([0.2, 0.4, None, 0.8])
     low, high = scale.bar(0.2, None, None), scale.bar(0.8, 0.5, 0.8)
     assert low.low == low.value == low.high == 4
     assert high.value == high.high == 96
     assert high.low == pytest.approx(50)
-    assert Scale.over([0.5]).bar(0.5, None, None).value == 50
+    assert BarScale.over([0.5]).bar(0.5, None, None).value == 50
 
 
 def task_result(slices: list[SliceResult], *, higher: bool = True, binary: bool = True) -> TaskResult:
-    metric = MetricResult(metric="acc", filter="none", value=0.5, higher_is_better=higher, binary=binary, n=40)
+    metric = MetricResult(
+        metric="acc", filter="none", value=0.5, higher_is_better=higher, binary=binary, n=40, per_sample=binary
+    )
     other = MetricResult(metric="f1", filter="strict", value=0.4, n=40)
     return TaskResult(
         protocol=1,
@@ -149,9 +163,14 @@ def board() -> Board:
     rows = (
         Row("a", {"one": cell("a", "one", 0.5, 1), "two": cell("a", "two", 0.2, 2)}, 0.75, 2, 1),
         Row("b", {"one": cell("b", "one", 0.6, 1)}, 0.5, 1, 2),
-        Row("c", {"two": cell("c", "two", 0.9, None, partial=True)}, None, 1, None),
+        Row("c", {"two": cell("c", "two", 0.9, None, partial=True, warnings=("below_chance",))}, None, 1, None),
     )
     return Board(tuple(Column(task, "m", "none", True) for task in ("one", "two")), rows)
+
+
+def warnings_of(found: Score) -> tuple[TaskWarning, ...]:
+    """As a run reader tells them."""
+    return tuple(TaskWarning(name=name, message="Something is odd.", count=3, of=10) for name in found.warnings)
 
 
 def rows_sorted(sort: str, descending: bool) -> list[BoardRow]:
@@ -159,7 +178,7 @@ def rows_sorted(sort: str, descending: bool) -> list[BoardRow]:
     for blueprint in (*pages.BLUEPRINTS, *api.BLUEPRINTS):
         app.register_blueprint(blueprint)
     with app.test_request_context():
-        return board_rows(board(), Filters("", "", False, sort, descending))
+        return board_rows(board(), Filters("", "", False, False, sort, descending), warnings_of)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +201,16 @@ def test_cells_lead_to_what_was_wrong_and_to_the_run_and_say_why_they_are_not_ra
     assert rows["b"].cells[1] is None
     unranked = rows["c"].cells[1]
     assert unranked is not None
-    assert unranked.warnings == ["not comparable: the documents differ", "over a part of the documents"]
+    assert [(doubt.text, doubt.url) for doubt in unranked.doubts] == [
+        ("not comparable: the documents differ", None),
+        ("Below chance: Something is odd.", "/lmms/evaluations/ctwo#warnings"),
+        ("over a part of the documents", None),
+    ]
     assert rows["a"].overall is not None and rows["a"].overall.text == "75%"
 
 
 def known() -> Catalogue:
-    return Catalogue(groups={"digits": ()}, complete=True)
+    return Catalogue(tags={"digits": ["digits_vqa"]}, complete=True)
 
 
 def test_every_problem_of_the_form_stands_by_its_field_and_nothing_typed_is_lost() -> None:
@@ -225,3 +248,87 @@ def test_a_secret_in_the_arguments_is_refused() -> None:
 def test_links_can_fill_the_form_in() -> None:
     assert empty_form({"tasks": "digits", "nonsense": "x"}).values["tasks"] == "digits"
     assert not math.isnan(float(empty_form({}).values["batch_size"]))
+
+
+def samples_url(**asked: Any) -> str:
+    return "&".join(f"{name}={value}" for name, value in asked.items())
+
+
+def with_findings(**fields: Any) -> TaskResult:
+    return task_result([]).model_copy(update=fields)
+
+
+def test_a_warning_stands_in_words_with_examples_that_open_their_samples() -> None:
+    warning = TaskWarning(
+        name="empty_responses", message="30 of 40 samples have no answer.", count=30, of=40,
+        examples=("document 12", "no document"),
+    )  # fmt: skip
+    harmless = TaskWarning(name="unknown_scale", message="Its scale is unknown.")
+    first, second = findings([with_findings(warnings=(warning, harmless))], samples_url, offset=2)
+    assert (first.title, first.message, first.counts) == ("Empty responses", warning.message, "30 of 40")
+    assert [(e.text, e.url) for e in first.examples] == [("document 12", "task=t&offset=10"), ("no document", None)]
+    assert (first.ranked, second.ranked, second.counts) == (False, True, "")
+
+
+def test_errored_samples_are_counted_by_reason_with_what_the_policy_made_of_them() -> None:
+    errored = ErroredSamples(count=5, reasons={"judge failed": 2, "blank answer": 3}, policy="drop", fail_above=0.2)
+    (line,) = errored_lines([with_findings(errored=errored), task_result([])], samples_url)
+    assert (line.counts, line.reasons, line.url) == ("5 of 40", "blank answer 3, judge failed 2", "task=t&errored=1")
+    assert line.policy == "they are left out of the scores; more than 20.0% would fail the task"
+
+
+def test_stability_and_groups_are_listed_where_there_are_any() -> None:
+    stable = StabilityResult(k=3, metric="acc", filter="none", EA=0.5, CA=0.4, IV=0.1, CR=0.9)
+    (line,) = stability_lines([with_findings(stability=stable), task_result([])])
+    assert (line.task, line.label, line.values.k) == ("t", "acc", 3)
+    told = {"metric": "acc", "filter": "strict", "value": 0.5, "n": 80, "rule": "declared", "reason": None}
+    without = {"metric": "", "filter": "none", "value": None, "n": 0, "rule": "not declared", "reason": "they differ"}
+    first, second = group_lines({"g": [told], "h": [without]})
+    assert (first.group, first.label, first.value, first.n, first.reason) == ("g", "acc, strict", 0.5, 80, "")
+    assert (second.value, second.reason, second.label) == (None, "they differ", "")
+
+
+def test_a_metric_tells_its_scale_level_interval_and_what_is_odd_about_it() -> None:
+    metric = MetricResult(
+        metric="acc", filter="none", value=48.0, native=50.0, factor=100, level="sample", per_sample=True, n=36,
+        binary=True, higher_is_better=True, scale=Scale(high=100, reason="mean of the samples"), missing=4,
+        direction_reason="declared by the task",
+    )  # fmt: skip
+    corpus = MetricResult(
+        metric="f1",
+        filter="none",
+        value=0.5,
+        level="corpus",
+        n=40,
+        factor=None,
+        low=0.4,
+        high=0.6,
+        method="bootstrap",
+    )
+    result = with_findings(metrics=(metric, corpus))
+    first, second = task_metrics(result, {})
+    assert (first.scale, first.scale_reason, first.level) == ("percent", "mean of the samples", "sample")
+    assert first.note == "lmms-eval's own number is 50; 4 samples have no such score"
+    assert first.low is not None and first.high is not None and 30 < first.low < 48 < first.high < 70
+    assert (first.reason, first.direction_reason) == ("declared", "declared by the task")
+    assert (second.scale, second.level, second.method, second.low) == ("unknown scale", "corpus", "bootstrap", 0.4)
+
+
+def test_choices_of_the_form_reach_the_request() -> None:
+    sent = {"adapter": "dummy", "suite": "charts@2", "primary": "a=acc:strict", "dimensions": "a=x,a=y"}
+    form = read_form(sent | {"errored": "drop:0.1", "batch_size": "1", "priority": "normal"}, known)
+    assert form.problems == {} and form.request is not None
+    assert (form.request.suite, form.request.suite_revision) == ("charts", 2)
+    assert form.request.primary == {"a": "acc:strict"} and form.request.dimensions == {"a": ("x", "y")}
+    assert form.request.errored is not None and form.request.errored.fail_above == 0.1
+    wrong = read_form({"adapter": "dummy", "tasks": "digits", "primary": "acc", "errored": "ignore"}, known)
+    assert set(wrong.problems) == {"primary", "errored"}
+
+
+def test_media_that_are_not_stored_and_what_a_sample_took_are_said_in_words() -> None:
+    video = MediaReference("video", "video/mp4", None, 640, 480, 12.5, 2_500_000, False)
+    assert media_words(video) == "video, 640 × 480, 12.5 s, 2.5 MB"
+    assert media_words(MediaReference("audio", None, None, None, None, None, None, False)) == "audio"
+    sample = Sample(0, 0, "h", "i", "t", (), {}, {}, {}, 0, tokens={"output": 3, "input": 512}, latency=0.8125)
+    assert cost_words(sample) == "512 input tokens, 3 output tokens, 0.8125 s"
+    assert cost_words(Sample(0, 0, "h", "i", "t", (), {}, {}, {}, 0)) == ""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jinja2 import Environment, FileSystemLoader, meta, nodes
 
-from plugin_ui.pages import evaluation, evaluations, leaderboard, new_evaluation, samples
+from plugin_ui.pages import evaluation, evaluations, leaderboard, new_evaluation, samples, suites
 from plugin_ui.pages.formats import FILTERS
 
 TEMPLATES = Path(evaluation.__file__).parents[1] / "templates"
@@ -19,6 +19,8 @@ CONTEXTS = (
     leaderboard.LeaderboardContext,
     new_evaluation.NewEvaluationContext,
     samples.SamplesContext,
+    suites.SuitesContext,
+    suites.SuiteContext,
 )
 #: What Flask and our blueprint give to every template.
 GLOBALS = {"url_for", "page_frame"}

@@ -206,3 +206,45 @@ def test_whatever_comes_is_a_request_or_a_refusal(mapping: dict[str, Any]) -> No
     else:
         assert EvaluationRequest.model_validate_json(request.model_dump_json()) == request
         assert problems_by_field(mapping) == {}
+
+
+def test_choices_by_task_may_be_written_as_text_or_as_mappings() -> None:
+    written = EvaluationRequest.parse(
+        SOUND | {"primary": "a=acc, b=f1:strict", "dimensions": "a=size,a=kind", "errored": "wrong:0.05"}
+    )
+    spelled = {
+        "primary": {"a": "acc", "b": "f1:strict"},
+        "dimensions": {"a": ["size", "kind"]},
+        "errored": {"policy": "wrong", "fail_above": 0.05},
+    }
+    assert written == EvaluationRequest.parse(SOUND | spelled)
+    assert EvaluationRequest.parse(written.model_dump(mode="json", exclude_defaults=True)) == written
+    assert EvaluationRequest.parse(SOUND | {"errored": "drop"}).errored is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"primary": "acc"}, "expected TASK=CHOICE, separated by commas, got 'acc'"),
+        ({"primary": "a=x,a=y"}, "a task is named twice"),
+        ({"primary": {"a": "x,y"}}, "primary.a"),
+        ({"dimensions": {"a": []}}, "dimensions.a"),
+        ({"dimensions": {"a": ["x\n"]}}, "dimensions.a"),
+        ({"errored": "ignore"}, "errored.policy"),
+        ({"errored": "drop:many"}, "errored.fail_above"),
+        ({"errored": {"fail_above": 1.5}}, "errored.fail_above"),
+        ({"errored": {"fail_above": float("nan")}}, "errored.fail_above"),
+        ({"suite": "s@2"}, "give suite=NAME@REVISION and no tasks"),
+        ({"suite": "s@newest", "tasks": []}, "suite_revision"),
+        ({"suite": "s@2", "suite_revision": 3, "tasks": []}, "given twice"),
+        ({"suite_revision": 3}, "give suite=NAME@REVISION"),
+    ],
+)
+def test_choices_that_make_no_sense_are_named(fields: dict[str, Any], words: str) -> None:
+    assert words in refused(**fields)
+
+
+def test_a_suite_is_named_with_its_revision() -> None:
+    request = EvaluationRequest.parse({"adapter": "dummy", "suite": "vision@3"})
+    assert (request.suite, request.suite_revision) == ("vision", 3)
+    assert EvaluationRequest.parse(request.model_dump(mode="json")) == request

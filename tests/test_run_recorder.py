@@ -62,8 +62,8 @@ def test_a_task_becomes_metrics_tags_and_artifacts(record: Any, client: MlflowCl
         "t/exact_match": 0.5,
         "t/exact_match::n": 20.0,
         "t/exact_match::stderr": pytest.approx(0.11470787),
-        "t/exact_match::ci_low": interval.low,
-        "t/exact_match::ci_high": interval.high,
+        "t/exact_match::ci_low": pytest.approx(interval.low),
+        "t/exact_match::ci_high": pytest.approx(interval.high),
     }
     primary = json.loads(run.data.tags[Tag.primary("t")])
     assert primary.pop("recorded_at") > 0
@@ -71,14 +71,23 @@ def test_a_task_becomes_metrics_tags_and_artifacts(record: Any, client: MlflowCl
         "metric": "exact_match",
         "filter": "none",
         "higher_is_better": True,
+        "direction_reason": "the task says so",
         "reason": "the only one",
+        "scale": {"high": 1.0, "reason": "the mean of the samples' scores, which lie between 0 and 1"},
+        "factor": 1.0,
+        "per_sample": True,
+        "warnings": [],
+        "partial": False,
     }
     assert json.loads(run.data.tags[Tag.fingerprint("t")]) == FINGERPRINT
     assert run.data.tags[Tag.LMMS_EVAL_VERSION] == "0.7.3"
     assert pq.read_table(artifact(client, run_id, "lmms/samples/t.parquet")).num_rows == 20
     assert pq.read_table(artifact(client, run_id, "lmms/samples/t.scores.parquet")).num_rows == 20
     assert json.loads(artifact(client, run_id, "lmms/tasks/t.json").read_text())["task"] == "t"
-    assert json.loads(artifact(client, run_id, "lmms/results.json").read_text()) == {"results": {"t": {"alias": "t"}}}
+    assert json.loads(artifact(client, run_id, "lmms/results.json").read_text()) == {
+        "results": {"t": {"alias": "t"}},
+        "groups": {},
+    }
 
 
 def test_filters_and_further_metrics_have_their_names(record: Any) -> None:
@@ -216,10 +225,13 @@ def test_the_slices_and_results_of_all_tasks_stand_together(record: Any, client:
         slices = [{"dimension": "d", "value": "名", "n": 5, "score": score}]
         record(task, {"acc": HALF}, slices=slices, raw={"acc,none": score})
     table = pq.read_table(artifact(client, run_id, "lmms/slices.parquet"))
-    assert table.column_names == ["task", "dimension", "value", "metric", "filter", "n", "score"]
+    assert table.column_names == [
+        *("task", "dimension", "value", "metric", "filter", "n", "score"),
+        *("low", "high", "method"),
+    ]
     assert sorted((row["task"], row["score"]) for row in table.to_pylist()) == [("t", 0.5), ("u", 0.75)]
     results = json.loads(artifact(client, run_id, "lmms/results.json").read_text())
-    assert results == {"results": {"t": {"acc,none": 0.5}, "u": {"acc,none": 0.75}}}
+    assert results == {"results": {"t": {"acc,none": 0.5}, "u": {"acc,none": 0.75}}, "groups": {}}
 
 
 @pytest.mark.parametrize("task", ["refcoco+_bbox_val", "数字 task", ".hidden", "a.b c"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts, unwrap_generation_output
 from lmms_eval.caching.response_cache import ResponseCache
 
 from worker.runner.answers import AnswerStore
@@ -108,20 +108,42 @@ def test_sampled_answers_are_kept_each_for_its_repeat(run: Run) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["", "  \n", None])
-def test_empty_answers_are_kept(run: Run, nothing: str | None) -> None:
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "do_sample": True}])
+def test_empty_answers_alone_are_asked_again(run: Run, nothing: str | None, settings: dict[str, Any]) -> None:
     def answer(request: Any) -> str | None:
         return nothing if request.doc_id % 2 else _words(request)
 
-    first = run(Model(answer), _requests(6))
+    first = run(Model(answer), _requests(6, **settings))
+    assert first == ["answer 0", nothing, "answer 2", nothing, "answer 4", nothing]
     again = Model(_words)
-    assert run(again, _requests(6)) == first
+    assert run(again, _requests(6, **settings)) == [f"answer {doc_id}" for doc_id in range(6)]
+    assert again.asked == [[1, 3, 5]]
+
+
+@pytest.mark.parametrize("wrap", [str, GenerationResult])
+def test_failed_requests_are_asked_again(run: Run, wrap: Callable[[str], Any]) -> None:
+    run(Model(lambda _: wrap("[LMMS_EVAL_REQUEST_FAILED after 5 retries] 503")), _requests(3))
+    again = Model(_words)
+    assert run(again, _requests(3)) == ["answer 0", "answer 1", "answer 2"]
+    assert again.asked == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: GenerationResult(text, TokenCounts(3, 4)),
+        lambda text: (text, TokenCounts(3, 4)),
+        lambda text: (text, {"input_tokens": 3, "output_tokens": 4}),
+    ],
+)
+def test_token_counts_are_kept_with_answers(run: Run, wrap: Callable[[str], Any], settings: dict[str, Any]) -> None:
+    requests = _requests(2, **settings)
+    run(Model(lambda request: wrap(_words(request))), requests)
+    again = Model(_words)
+    found = [unwrap_generation_output(answer) for answer in run(again, requests)]
+    assert found == [(f"answer {number}", TokenCounts(3, 4)) for number in range(2)]
     assert again.asked == []
-
-
-def test_answers_with_token_counts_are_kept_as_text(run: Run) -> None:
-    requests = _requests(2, temperature=1.0)
-    run(Model(lambda request: GenerationResult(_words(request), TokenCounts(3, 4))), requests)
-    assert run(Model(_words), requests) == ["answer 0", "answer 1"]
 
 
 def test_likelihoods_come_back_as_they_were(run: Run) -> None:
@@ -176,6 +198,7 @@ def test_answers_do_not_wait_for_the_disk_one_by_one(run: Run, monkeypatch: pyte
 
 
 def test_lmms_evals_cache_is_itself_again_afterwards(run: Run) -> None:
-    original = ResponseCache.execute
+    names = ("execute", "_log_to_audit", "_is_valid_response")
+    originals = [getattr(ResponseCache, name) for name in names]
     run(Model(_words), _requests(1))
-    assert ResponseCache.execute is original
+    assert [getattr(ResponseCache, name) for name in names] == originals

@@ -157,7 +157,7 @@ def test_scores_file_repeats_the_samples_sorted_by_hash(mixed: Outcome) -> None:
     assert [row["doc_id"] for row in rows] == list(range(60))
     hashes = [row["doc_hash"] for row in scores]
     assert hashes == sorted(hashes)
-    columns = ("doc_hash", "doc_id", "score:exact_match:none")
+    columns = ("doc_hash", "row_key", "doc_id", "score:exact_match:none")
     assert sorted(map(tuple, (row.values() for row in scores))) == sorted(
         tuple(row[name] for name in columns) for row in rows
     )
@@ -214,7 +214,7 @@ def _journal(path: Path) -> list[list[Any]]:
 
 
 def test_killed_run_asks_only_for_what_is_missing(runner: Runner, mixed: Outcome, tmp_path: Path) -> None:
-    """Killed within the second task: the first is not asked again, sampled and empty answers are kept."""
+    """Killed within the second task: of the first only the empty answer is asked again, sampled answers are kept."""
     journals = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
     died_at = 60 + 29  # 60 requests of the first task, then three chunks of 8 and a part of the fourth
     dying = {"PROBE_JOURNAL": str(journals[0]), "PROBE_KILL_AFTER": str(died_at)}
@@ -224,7 +224,7 @@ def test_killed_run_asks_only_for_what_is_missing(runner: Runner, mixed: Outcome
 
     resumed = runner.run(tmp_path, environment={"PROBE_JOURNAL": str(journals[1])}, tasks=list(GOOD), attempt=2)
     assert resumed.status == 0
-    assert Counter(task for task, *_ in _journal(journals[1])) == {"probe_sampled": 120 - 24}
+    assert Counter(task for task, *_ in _journal(journals[1])) == {"probe_sum": 1, "probe_sampled": 120 - 24}
     for task in GOOD:
         assert resumed.result(task)["metrics"] == mixed.result(task)["metrics"]
         assert resumed.result(task)["attempt"] == 2

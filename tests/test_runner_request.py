@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from runner_process import request_document
 
+from mlflow_lmms.reading.errored import ErroredPolicy
 from worker.runner.request import RequestError, Seeds, parse_request
 
 FOLDER = Path("/folder")
@@ -21,6 +22,30 @@ def test_whole_request_is_read() -> None:
     assert request.seeds == Seeds(python=0, numpy=1234, torch=1234, fewshot=1234)
     assert request.cache_folder == FOLDER / "cache"
     assert request.num_fewshot is None
+
+
+def test_choices_for_the_result_are_read_and_may_be_left_out() -> None:
+    plain = parse_request(json.dumps(request_document(FOLDER)))
+    assert (plain.primary, plain.dimensions, plain.errored) == ({}, {}, ErroredPolicy("as_scored", None))
+    chosen = parse_request(
+        json.dumps(
+            request_document(
+                FOLDER,
+                primary={"t": "acc:none"},
+                dimensions={"t": ["kind", "kind"]},
+                errored={"policy": "wrong", "fail_above": 0.25},
+            )
+        )
+    )
+    assert chosen.primary == {"t": "acc:none"}
+    assert chosen.dimensions == {"t": ("kind",)}
+    assert chosen.errored == ErroredPolicy("wrong", 0.25)
+
+
+@pytest.mark.parametrize(("field", "task"), [("primary", "acc_task"), ("dimensions", "cut_task")])
+def test_wrong_choice_names_its_task(field: str, task: str) -> None:
+    with pytest.raises(RequestError, match=task):
+        parse_request(json.dumps(request_document(FOLDER, **{field: {task: 7}})))
 
 
 def test_task_named_twice_is_evaluated_once() -> None:
@@ -46,6 +71,13 @@ def test_task_named_twice_is_evaluated_once() -> None:
         ("seeds", None),
         ("seeds", {"python": 0}),
         ("gen_kwargs", {"temperature": 0}),
+        ("primary", ["acc"]),
+        ("dimensions", "kind"),
+        ("errored", "drop"),
+        ("errored", {"policy": "forget"}),
+        ("errored", {"policy": ["drop"]}),
+        ("errored", {"fail_above": 1.5}),
+        ("errored", {"fail_above": True}),
     ],
 )
 def test_wrong_field_is_named(field: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The runner's pure rules: per-sample numbers, primary metric, slices, intervals, chunks, file names, failures."""
+"""The runner's pure rules: intervals, chunks, file names, failures, and what it may import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,103 +17,10 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from mlflow_lmms import names
-from mlflow_lmms.reading.primary_metric import MetricKey, choose_primary
-from mlflow_lmms.reading.sample_scores import is_binary, sample_scores, scale_of
-from mlflow_lmms.reading.slices import dimensions, length_groups, slice_scores
 from worker.runner.chunk_plan import document_chunks, requests_per_chunk
 from worker.runner.failures import TaskFailure, classify
 from worker.runner.intervals import interval
 from worker.runner.output_files import escape, write_atomically
-
-
-@pytest.mark.parametrize(
-    ("values", "aggregate", "expected"),
-    [
-        ([1, 0, True, 0.5, np.float32(0.25), np.int64(1)], None, [1, 0, 1, 0.5, 0.25, 1]),
-        ([1.0, None, 0.0], 0.5, [1.0, None, 0.0]),
-        ([float("nan"), 1.0], None, [None, 1.0]),
-        ([{"score": 1, "id": 3}, {"score": 0, "id": 4}], 0.5, [1, 0]),
-        ([{"score": 1}, {"score": 0}], 50.0, [1, 0]),
-        ([{"score": 1}, {"score": 0}], 0.7, [None, None]),  # a corpus metric
-        ([{"pred": "a", "answer": "a"}, {"pred": "b", "answer": "a"}], 0.5, [1, 0]),
-        ([[True, False], [True, True]], 0.75, [0.5, 1]),
-        (["text", ""], 0.5, [None, None]),
-    ],
-)
-def test_sample_scores(values: list[Any], aggregate: float | None, expected: list[float | None]) -> None:
-    assert sample_scores(values, aggregate) == expected
-
-
-def test_scale_and_binary() -> None:
-    assert scale_of([1, 0, None, 1], 2 / 3) == 1
-    assert scale_of([1, 0, None, 1], 200 / 3) == 100
-    assert scale_of([1, 0], 0.51) is None
-    assert scale_of([], 0.5) is None
-    assert is_binary([0.0, 1.0, None])
-    assert not is_binary([0.0, 0.5])
-    assert not is_binary([None])
-
-
-@pytest.mark.parametrize(
-    ("task", "metrics", "chosen", "reason"),
-    [
-        ("t", ["submission", "acc"], "acc", "only"),
-        ("t", ["color_acc", "overall_score", "acc"], "overall_score", "overall"),
-        ("t", ["recall", "exact_match", "acc"], "exact_match", "standard"),
-        ("t", ["recall", "vqa_acc"], "vqa_acc", "standard"),
-        ("docvqa", ["loss", "docvqa"], "docvqa", "named after"),
-        ("bench", ["fine", "coarse"], "fine", "first"),
-        ("mme", ["mme_cognition_score", "mme_perception_score"], "mme_perception_score", "known"),
-        ("t", ["submission", "extracted_answers"], None, ""),
-        ("bench", ["meanest", "ballast"], "meanest", "first"),  # `mean` and `all` only as words
-    ],
-)
-def test_primary_metric(task: str, metrics: list[str], chosen: str | None, reason: str) -> None:
-    primary = choose_primary(task, [MetricKey(metric, "none") for metric in metrics])
-    assert (primary.key.metric if primary else None) == chosen
-    assert primary is None or reason in primary.reason
-
-
-def test_primary_filter() -> None:
-    keys = [MetricKey("exact_match", name) for name in ("strict-match", "flexible-extract", "other")]
-    primary = choose_primary("t", keys)
-    assert primary is not None
-    assert primary.key.filter == "flexible-extract"
-
-
-def test_useful_dimensions() -> None:
-    columns: dict[str, list[Any]] = {
-        "category": ["a", "b"] * 20,
-        "level": [1, 2, 3, 4] * 10,
-        "id": list(range(40)),
-        "constant": ["x"] * 40,
-        "answer": ["yes", "no"] * 20,
-        "pred": ["yes", "no"] * 20,
-        "rare": ["a"] * 20 + [None] * 18 + ["b", "c"],
-        "partly": ["a"] * 10 + ["b"] * 10 + [""] * 20,
-    }
-    kept = dimensions(columns)
-    assert list(kept) == ["category", "level", "partly"]
-    assert kept["partly"][-1] is None
-
-
-def test_slice_scores() -> None:
-    assert slice_scores(["a", "b", "a", None], [1.0, 0.0, None, 1.0]) == [
-        {"value": "a", "n": 1, "score": 1.0},
-        {"value": "b", "n": 1, "score": 0.0},
-    ]
-
-
-@given(st.lists(st.integers(0, 500), min_size=1))
-def test_length_groups_are_ranges_that_hold_their_members(lengths: list[int]) -> None:
-    groups = length_groups(lengths)
-    for length, group in zip(lengths, groups, strict=True):
-        if group is None:
-            assert len(set(lengths)) == 1
-        else:
-            least, _, most = group.partition("–")
-            assert int(least) <= length <= int(most or least)
-    assert len(set(groups)) <= 4
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=200))

@@ -11,9 +11,20 @@ import pytest
 from runner_files import doc_hash, write_task
 
 from mlflow_lmms.errors import NotFoundError, UnreadableOutputError
-from mlflow_lmms.samples import Sample, SamplesPage, read_media, read_samples
+from mlflow_lmms.samples import MediaReference, Sample, SamplesPage, read_media, read_samples
 
 MEDIA = pa.list_(pa.struct([("mime", pa.string()), ("data", pa.binary())]))
+NEW_MEDIA = pa.list_(
+    pa.struct(
+        [
+            *((name, pa.string()) for name in ("kind", "mime", "sha256")),
+            *((name, pa.int32()) for name in ("width", "height")),
+            ("seconds", pa.float64()),
+            ("bytes", pa.int64()),
+            ("data", pa.binary()),
+        ]
+    )
+)
 SCORES = [1.0, 0.0, None, 0.5, 1.0, 2.0]
 
 
@@ -30,6 +41,7 @@ def test_a_sample_comes_with_everything_that_was_kept(tmp_path: Path) -> None:
     pictures = [[{"mime": "image/png", "data": b"1"}, {"mime": "image/png", "data": b"2"}], *[[]] * 5]
     file = table(tmp_path, media=pa.array(pictures, MEDIA), **{"doc:digit": pa.array([7, 1, 2, 3, 4, 5])})
     first, second, *_ = read_samples(file).samples
+    old = MediaReference("image", "image/png", None, None, None, None, None, stored=True)
     assert first == Sample(
         index=0,
         doc_id=0,
@@ -41,6 +53,7 @@ def test_a_sample_comes_with_everything_that_was_kept(tmp_path: Path) -> None:
         scores={"acc:none": 1.0},
         columns={"digit": 7},
         media=2,
+        references=(old, old),
     )
     assert second.media == 0
 
@@ -148,3 +161,90 @@ def test_another_table_is_no_samples_table(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), file)
     with pytest.raises(UnreadableOutputError, match="is no samples table"):
         read_samples(file)
+
+
+def test_what_newer_runs_tell_of_a_sample(tmp_path: Path) -> None:
+    media = pa.array(
+        [
+            [
+                {"kind": "image", "mime": "image/png", "sha256": "ab", "width": 640, "height": 480, "data": b"1"},
+                {"kind": "video", "mime": "video/mp4", "seconds": 1.5, "bytes": 900},
+            ]
+        ],
+        NEW_MEDIA,
+    )
+    file = table(
+        tmp_path,
+        [1.0],
+        media=media,
+        row_key=["k"],
+        errored=["blank answer"],
+        latency=[0.25],
+        **{"tokens:input": [12], "tokens:output": pa.array([None], pa.int64())},
+    )
+    (sample,) = read_samples(file).samples
+    assert (sample.row_key, sample.errored, sample.latency, sample.tokens) == (
+        "k",
+        "blank answer",
+        0.25,
+        {"input": 12},
+    )
+    assert sample.media == 1
+    assert sample.references == (
+        MediaReference("image", "image/png", "ab", 640, 480, None, None, stored=True),
+        MediaReference("video", "video/mp4", None, None, None, 1.5, 900, stored=False),
+    )
+
+
+def test_samples_without_their_documents(tmp_path: Path) -> None:
+    file = table(tmp_path, doc_hash=pa.array([None] * 6, pa.string()))
+    assert {sample.doc_hash for sample in read_samples(file).samples} == {""}
+
+
+def test_errored_samples_alone(tmp_path: Path) -> None:
+    file = table(tmp_path, errored=pa.array([None, "blank answer", None, None, "judge failed", None], pa.string()))
+    assert indices(read_samples(file, errored_only=True)) == [1, 4]
+    assert indices(read_samples(file, errored_only=True, wrong_only=True, metric="acc")) == [1]
+    assert indices(read_samples(table(tmp_path / "old"), errored_only=True)) == []
+
+
+@pytest.fixture
+def groups_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, ...]]]:
+    """Notes which row groups are read, and which of their columns."""
+    noted: list[tuple[int, tuple[str, ...]]] = []
+    original = pq.ParquetFile.read_row_group
+
+    def read(self: pq.ParquetFile, number: int, columns: list[str], **options: Any) -> Any:
+        noted.append((number, tuple(columns)))
+        return original(self, number, columns=columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", read)
+    return noted
+
+
+@pytest.fixture
+def in_groups(tmp_path: Path) -> Path:
+    """100 samples with a picture each, in row groups of ten."""
+    pictures = [[{"mime": "image/png", "data": bytes([number])}] for number in range(100)]
+    file = table(tmp_path, [float(number % 7 == 0) for number in range(100)], media=pa.array(pictures, MEDIA))
+    pq.write_table(pq.read_table(file), file, row_group_size=10)
+    return file
+
+
+def test_a_picture_is_read_from_its_row_group_alone(in_groups: Path, groups_read: list[Any]) -> None:
+    assert read_media(in_groups, 57, 0) == ("image/png", bytes([57]))
+    assert groups_read == [(5, ("media",))]
+
+
+def test_a_page_is_read_from_its_row_groups_alone(in_groups: Path, groups_read: list[Any]) -> None:
+    page = read_samples(in_groups, offset=38, limit=5)
+    assert (indices(page), page.total) == ([38, 39, 40, 41, 42], 100)
+    assert [sample.doc_id for sample in page.samples] == [38, 39, 40, 41, 42]
+    assert [number for number, _ in groups_read] == [3, 4]
+
+
+def test_a_filter_reads_its_own_columns_of_all_rows(in_groups: Path, groups_read: list[Any]) -> None:
+    page = read_samples(in_groups, metric="acc", wrong_only=True, offset=84, limit=5)
+    assert (indices(page), page.total) == ([99], 85)
+    assert {columns for _, columns in groups_read[:10]} == {("score:acc:none",)}
+    assert [number for number, _ in groups_read[10:]] == [9]

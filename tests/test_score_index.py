@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +14,8 @@ from runner_files import FINGERPRINT, Scores, write_task
 from sqlalchemy import select
 
 from mlflow_lmms.database import open_database
-from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.errors import NotFoundError, UnavailableError
+from mlflow_lmms.evaluation_json import evaluation_json
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.leaderboard import Score
 from mlflow_lmms.lifecycle import Claim, Owner
@@ -26,6 +28,7 @@ from mlflow_lmms.sql.schema import ScoreRow
 from mlflow_lmms.work_order import PROTOCOL
 
 HALF: Scores = [1.0, 0.0] * 10
+_OF_REQUEST = EvaluationRequest.model_fields.keys() - {"primary"}  # which is the result's here
 
 
 class Worker:
@@ -58,7 +61,7 @@ class Worker:
 
     def evaluate(self, task: str, scores: Scores, **fields: Any) -> str:
         """A whole evaluation of one task."""
-        request = {key: fields.pop(key) for key in list(fields) if key in EvaluationRequest.model_fields}
+        request = {key: fields.pop(key) for key in list(fields) if key in _OF_REQUEST}
         run_id = self.submit(task, **request)
         self.deliver(self.claim(run_id), task, scores, **fields)
         return run_id
@@ -213,7 +216,7 @@ def test_a_task_without_primary_metric_is_on_no_board(worker: Worker, services: 
 
 
 def test_a_run_of_part_of_the_documents_is_marked(worker: Worker, services: Services) -> None:
-    worker.evaluate("ai2d", HALF, limit=20)
+    worker.evaluate("ai2d", HALF, limit=20, documents=40)
     assert [score.partial for score in services.scores.primary_scores()] == [True]
 
 
@@ -222,6 +225,120 @@ def test_a_run_that_mlflow_does_not_hand_out_is_told(worker: Worker, services: S
     evaluation = services.store.get(run_id)
     with pytest.raises(UnavailableError, match=r"0{32}"):
         services.scores.refresh(replace(evaluation, run_id="0" * 32))
+
+
+def record(worker: Worker, folder: str, tags: dict[str, str], **fields: Any) -> str:
+    """A run that no queue knows, as the importer or a client makes one."""
+    client = worker.services.client
+    experiment = client.get_experiment_by_name("lmms-eval") or client.get_experiment("0")
+    run_id = str(client.create_run(experiment.experiment_id, run_name=folder, tags=tags).info.run_id)
+    worker.recorder.record_task(run_id, write_task(worker.folder / folder, "ai2d", {"acc": HALF}, **fields), 1)
+    client.set_terminated(run_id)
+    return run_id
+
+
+def test_a_run_that_no_queue_knows_is_indexed_from_itself_alone(worker: Worker, services: Services) -> None:
+    tags = {Tag.MODEL: "org/m", Tag.MODEL_VERSION: "3", Tag.SOURCE: "import", Tag.SUITE: "old", Tag.TASKS: "ai2d"}
+    run_id = record(worker, "imported", tags)
+    assert services.scores.refresh_run(run_id) == 1
+    (score,) = services.scores.primary_scores()
+    assert (score.run_id, score.model, score.suite, score.source) == (run_id, "org/m v3", "old", "import")
+    assert (score.value, score.n, score.partial, score.attempt, score.fingerprint) == (0.5, 20, False, 1, FINGERPRINT)
+    evaluation = services.evaluation(run_id)
+    (task,) = evaluation.tasks
+    assert (evaluation.source, evaluation.state, evaluation.model) == ("import", "finished", "org/m v3")
+    assert (task.task, task.state, task.score, task.samples, task.metric) == ("ai2d", "finished", 0.5, 20, "acc")
+    assert not evaluation.queued_here and evaluation_json(evaluation)["command"] is None
+
+
+def test_a_run_of_somebodys_own_program_goes_by_its_name(worker: Worker, services: Services) -> None:
+    services.scores.refresh_run(record(worker, "my experiment", {}))
+    (score,) = services.scores.primary_scores()
+    assert (score.model, score.suite, score.source) == ("my experiment", "ai2d", "client")
+
+
+def test_an_older_run_over_a_part_is_known_by_its_params(worker: Worker, services: Services) -> None:
+    run_id = record(worker, "part", {Tag.SOURCE: "import"})
+    older = {"metric": "acc", "filter": "none", "higher_is_better": True, "reason": "the only one"}
+    services.client.set_tag(run_id, Tag.primary("ai2d"), json.dumps(older))
+    services.client.log_param(run_id, "limit", "20")
+    services.scores.refresh_run(run_id)
+    assert [score.partial for score in services.scores.primary_scores()] == [True]
+
+
+def test_what_the_primary_tag_tells_of_scale_and_warnings_is_indexed(worker: Worker, services: Services) -> None:
+    run_id = record(worker, "told", {Tag.SOURCE: "import"})
+    told = {"metric": "acc", "filter": "none", "higher_is_better": True, "factor": 100, "scale": {"high": 100.0}}
+    told |= {"warnings": ["below_chance"], "partial": True}
+    services.client.set_tag(run_id, Tag.primary("ai2d"), json.dumps(told))
+    services.scores.refresh_run(run_id)
+    (score,) = services.scores.primary_scores()
+    assert (score.factor, score.scale_high, score.warnings, score.partial) == (100.0, 100.0, ("below_chance",), True)
+
+
+@pytest.mark.parametrize(
+    "told", [{"factor": "x", "scale": "y", "warnings": 3, "recorded_at": []}, {"factor": float("nan"), "scale": [1]}]
+)
+def test_a_primary_tag_that_somebody_spoiled_in_part_does_no_harm(
+    worker: Worker, services: Services, told: dict[str, Any]
+) -> None:
+    run_id = record(worker, "spoiled", {Tag.SOURCE: "import"})
+    tag = {"metric": "acc", "filter": "none", "higher_is_better": "yes"} | told
+    services.client.set_tag(run_id, Tag.primary("ai2d"), json.dumps(tag))
+    services.scores.refresh_run(run_id)
+    (score,) = services.scores.primary_scores()
+    assert (score.factor, score.scale_high, score.warnings, score.higher_is_better) == (None, None, (), None)
+
+
+def test_published_scores_are_indexed_with_their_source(worker: Worker, services: Services) -> None:
+    tags = {Tag.MODEL: "org/m", Tag.SOURCE: "reported", Tag.REPORTED_SOURCE: "a paper"}
+    tags[Tag.primary("ai2d")] = json.dumps({"metric": "acc", "filter": "none", "higher_is_better": True})
+    run_id = services.client.create_run("0", tags=tags).info.run_id
+    services.client.log_metric(run_id, "ai2d/acc", 0.83)
+    services.scores.refresh_run(run_id)
+    (score,) = services.scores.primary_scores()
+    assert (score.source, score.reported_source, score.value, score.n) == ("reported", "a paper", 0.83, None)
+
+
+def test_of_a_deleted_run_nothing_stays(worker: Worker, services: Services) -> None:
+    run_id = record(worker, "imported", {Tag.SOURCE: "import"})
+    services.scores.refresh_run(run_id)
+    services.client.delete_run(run_id)
+    assert services.scores.primary_scores() == []
+    with pytest.raises(NotFoundError):
+        services.evaluation(run_id)
+    assert services.scores.refresh_run(run_id) == 0
+    assert rows(services) == []
+
+
+def test_a_run_without_results_is_no_evaluation(services: Services) -> None:
+    run_id = services.client.create_run("0", tags={"mlflow.note": "x"}).info.run_id
+    services.client.log_metric(run_id, "ai2d/acc", 0.5)
+    assert services.scores.refresh_run(run_id) == 0
+    with pytest.raises(NotFoundError, match=run_id):
+        services.evaluation(run_id)
+
+
+def test_recorded_runs_are_listed_newest_first_over_gaps_of_deleted_ones(worker: Worker, services: Services) -> None:
+    worker.evaluate("ai2d", HALF)
+    made = []
+    for number in range(5):
+        run_id = record(worker, f"r{number}", {Tag.SOURCE: "import", Tag.MODEL: f"m{number % 2}"})
+        services.scores.refresh_run(run_id)
+        made.append(run_id)
+    services.client.delete_run(made[3])
+
+    def listed(**query: Any) -> list[str]:
+        return [str(run.info.run_id) for run in services.scores.recorded_runs(**query)]
+
+    assert listed() == [made[4], made[2], made[1], made[0]]
+    assert listed(limit=2) == [made[4], made[2]]
+    assert listed(model="m1") == [made[1]]
+    assert listed(experiment_ids=[]) == []
+    before = services.client.get_run(made[2]).info.start_time / 1000
+    assert listed(before=before, limit=1) == [made[1]]
+    everything = services.evaluations(limit=3)
+    assert [e.run_id for e in everything[:2]] == [made[4], made[2]] and len(everything) == 3
 
 
 @pytest.mark.postgres

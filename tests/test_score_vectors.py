@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +103,31 @@ def test_a_vector_pairs_with_itself_whole(entries: list[tuple[str, float]]) -> N
     one, two = pair(whole, whole)
     assert one.tolist() == two.tolist()
     assert sorted(one.tolist()) == sorted(whole.values.tolist())
+
+
+def in_both_keys(folder: Path, scores: list[float], rows: str, *, content: bool) -> ScoreVector:
+    """A task's vector, its documents known by the letters `rows`; without `content` only by these."""
+    write_task(folder, "t", {"acc": scores}, row_keys=list(rows))
+    file = scores_file(folder)
+    if not content:
+        table = pq.read_table(file)
+        hidden = pa.array([None] * table.num_rows, pa.string())
+        pq.write_table(table.set_column(0, "doc_hash", hidden), file)
+    return read_score_vector(file, "acc", "none")
+
+
+def test_documents_that_are_not_at_hand_are_paired_by_row(tmp_path: Path) -> None:
+    live = in_both_keys(tmp_path / "live", [0.1, 0.2, 0.3], "cab", content=True)
+    imported = in_both_keys(tmp_path / "imported", [1.0, 2.0, 3.0], "bcx", content=False)
+    assert (live.content, imported.content) == (True, False)
+    for one, two in (pair(live, imported), pair(imported, live)[::-1]):
+        assert sorted(zip(one.tolist(), two.tolist(), strict=True)) == [(0.1, 2.0), (0.3, 1.0)]
+    one, two = pair(imported, imported)
+    assert one.tolist() == two.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_nothing_pairs_a_row_with_content_alone(tmp_path: Path) -> None:
+    write_task(tmp_path / "old", "t", {"acc": [1.0, 0.0]})
+    imported = in_both_keys(tmp_path / "imported", [1.0, 0.0], "ab", content=False)
+    one, two = pair(read_score_vector(scores_file(tmp_path / "old"), "acc", "none"), imported)
+    assert len(one) == len(two) == 0

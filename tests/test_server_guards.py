@@ -85,7 +85,8 @@ def test_a_foreign_page_reads_no_live_events(open_server: MlflowProcess, valkey:
     EventLog(valkey).append(run, "state", {"state": "queued"})
     url = f"{open_server.url}/lmms/events/runs/{run}"
     for headers in ({"Origin": EVIL}, {"Sec-Fetch-Site": "cross-site"}):
-        assert requests.get(url, headers=headers, stream=True, timeout=30).status_code == 403
+        with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
+            assert answer.status_code == 403
         with pytest.raises(InvalidStatus), connect(url.replace("http", "ws"), additional_headers=headers):
             pass
     with connect(url.replace("http", "ws"), origin=Origin(open_server.url)) as websocket:
@@ -252,7 +253,7 @@ def test_workspaces_are_kept_apart(tmp_path_factory: pytest.TempPathFactory, val
             with requests.get(events, auth=ADMIN, stream=True, timeout=30, **inside) as answer:  # type: ignore[arg-type]
                 assert answer.status_code == 200
         for outside in ({}, {"headers": {"X-MLFLOW-WORKSPACE": "nobodys"}}):
-            answer = requests.get(events, auth=ADMIN, stream=True, timeout=30, **outside)  # type: ignore[arg-type]
-            assert answer.status_code == 404
+            with requests.get(events, auth=ADMIN, stream=True, timeout=30, **outside) as answer:  # type: ignore[arg-type]
+                assert answer.status_code == 404
     finally:
         server.stop()

@@ -68,6 +68,7 @@ def submission(
         services.catalogue,
         store_artifact or log_artifact,
         services.settings,
+        services.suites,
     )
 
 

@@ -212,7 +212,16 @@ def test_the_runner_is_asked_as_the_protocol_says(world: World) -> None:
         "seeds": {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}, "gen_kwargs": "temperature=0",
         "repeats": None, "chunk_size": 8, "cache_folder": str(world.spool.cache),
         "output_folder": str(world.spool.output), "thumbnail_bytes": 0, "device": None, "trust_remote_code": False,
+        "primary": {}, "dimensions": {}, "errored": {"policy": "as_scored", "fail_above": None},
     }  # fmt: skip
+
+
+def test_choices_for_tasks_reach_the_runner(world: World) -> None:
+    chosen = {"primary": {"ok_1": "acc:none"}, "dimensions": {"ok_1": ["size"]}}
+    world.run("ok_1", **chosen, errored={"policy": "drop", "fail_above": 0.1})
+    request = json.loads(world.recorder.files["request.json"])
+    assert {key: request[key] for key in chosen} == chosen
+    assert request["errored"] == {"policy": "drop", "fail_above": 0.1}
 
 
 def test_events_reach_the_run_s_stream_and_final_scores_the_feed(world: World, empty_valkey: str) -> None:

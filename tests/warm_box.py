@@ -74,7 +74,7 @@ class Box:
         for name in ("bars", "evaluation", "log_capture", "remote_code", "__init__", "../__init__"):
             (self.package / f"{name}.py").touch()
         (self.package / "__main__.py").write_text(MAIN)
-        (self.package / "task_source.py").write_text("def index_own_tasks(): pass\n")
+        (self.package / "own_tasks.py").write_text("def index_own_tasks(): pass\n")
         own = Path(worker.__file__).parent / "runner"
         for name in ("fork_safety", "lease_place", "events"):
             (self.package / f"{name}.py").symlink_to(own / f"{name}.py")

@@ -35,7 +35,7 @@ _LOOK_EVERY_S = 0.2
 #: Fields that the runner's request has from the work order as they are.
 _SAME = (
     *("run_id", "part", "attempt", "limit", "offset", "batch_size", "num_fewshot", "seeds", "gen_kwargs"),
-    *("repeats", "chunk_size", "thumbnail_bytes", "trust_remote_code"),
+    *("repeats", "chunk_size", "thumbnail_bytes", "trust_remote_code", "primary", "dimensions", "errored"),
 )
 RUNNER = ("-P", "-m", "worker.runner")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -17,10 +18,14 @@ from mlflow_lmms.client import Client
 @click.option("--suite", help="Only results of this suite.")
 @click.option("--experiment", help="Only this experiment's.")
 @click.option("--partial", is_flag=True, help="Rank results over a part of a task's documents too.")
+@click.option("--flagged", is_flag=True, help="Rank results too whose warnings speak against it.")
 @format_option
-def leaderboard(suite: str | None, experiment: str | None, partial: bool) -> None:
-    """Rank the models: scores with their 95 % intervals, ties, and who beats whom."""
-    board = Client().leaderboard(suite=suite, experiment=experiment, partial=partial)
+def leaderboard(suite: str | None, experiment: str | None, partial: bool, flagged: bool) -> None:
+    """Rank the models: scores with their 95 % intervals, ties, and who beats whom.
+
+    Scores that somebody else published stand beside ours in brackets, with their source; they are not ranked.
+    """
+    board = Client().leaderboard(suite=suite, experiment=experiment, partial=partial, flagged=flagged)
     if wants_json():
         print_json(board)
     else:
@@ -46,21 +51,29 @@ def _table(board: dict[str, Any]) -> Table:
     for column in board["columns"]:
         lower = "" if column["higher_is_better"] is not False else " ↓"
         table.add_column(f"{column['task']}\n{column['metric']}{lower}")
+    tasks = [column["task"] for column in board["columns"]]
     for row in board["rows"]:
         rate = "–" if row["win_rate"] is None else f"{row['win_rate']:.2f}"
-        cells = [_cell(row["cells"].get(column["task"])) for column in board["columns"]]
+        cells = [_cell(row["cells"].get(task), row["reported"].get(task, ())) for task in tasks]
         table.add_row(str(row["rank"] or "–"), Text(row["model"]), rate, *cells)
     return table
 
 
-def _cell(cell: dict[str, Any] | None) -> Text:
-    if cell is None:
-        return Text("–")
+def _cell(cell: dict[str, Any] | None, reported: Sequence[dict[str, Any]]) -> Text:
+    text = _own(cell) if cell is not None else Text("" if reported else "–")
+    for score in reported:
+        text.append(f"{' ' if text else ''}({score['value']:.3f} reported", style="dim not bold")
+        text.append(f" by {score['source']})" if score["source"] else ")", style="dim not bold")
+    return text
+
+
+def _own(cell: dict[str, Any]) -> Text:
     text = Text(f"{cell['value']:.3f}", style="bold" if cell["rank"] == 1 else "")
     if cell["low"] is not None and cell["high"] is not None:
         text.append(f" [{cell['low']:.3f}, {cell['high']:.3f}]", style="not bold")
     if cell["rank"] is not None:
         text.append(f" {'=' if cell['tied'] else '#'}{cell['rank']}", style="cyan not bold")
-    if cell["note"]:
-        text.append(f" ({cell['note']})", style="yellow not bold")
+    for doubt in (cell["note"], *(name.replace("_", " ") for name in cell["flagged"])):
+        if doubt:
+            text.append(f" ({doubt})", style="yellow not bold")
     return text

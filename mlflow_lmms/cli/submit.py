@@ -24,7 +24,12 @@ _FAILED = 1
 @click.option("--adapter", help="lmms-eval model type, for a model that is not registered.")
 @click.option("--model-args", "--model_args", help="Arguments of the model type: a=b,c=d.")
 @click.option("--tasks", help="Tasks, groups or tags, comma separated.")
-@click.option("--suite", help="Name under which the tasks are shown together.")
+@click.option("--suite", help="A stored suite (NAME or NAME@REVISION); with --tasks a name to show them under.")
+@click.option("--primary", help="Metrics that stand for tasks: TASK=METRIC[:FILTER],…")
+@click.option("--dimensions", help="Slice dimensions that are always reported: TASK=DIMENSION,…")
+@click.option(
+    "--errored", help="Errored samples: as_scored, drop or wrong; drop:0.05 fails a task with more than 5 %."
+)
 @click.option("--limit", type=int, help="Documents per task.  [default: all]")
 @click.option("--offset", type=int, help="Documents to leave out at the start.")
 @click.option("--batch-size", "--batch_size", type=int, help="Requests that the model gets at once.  [default: 1]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from plugin_ui.api import evaluations, results, system, worker
+from plugin_ui.api import evaluations, results, runs, suites, system, worker
 
 blueprint = Blueprint("lmms_api", __name__, url_prefix="/lmms/api/v1")
 
@@ -25,6 +25,13 @@ for _method, _path, _view in (
     ("GET", _SAMPLES, results.samples),
     ("GET", f"{_SAMPLES}/<int:index>/media/<int:number>", results.read_media),
     ("GET", "/leaderboard", results.leaderboard),
+    ("GET", "/comparability", runs.comparability),
+    ("POST", "/runs/<run_id>/index", runs.index_run),
+    ("GET", "/suites", suites.search_suites),
+    ("GET", "/suites/<name>", suites.read_suite),
+    ("PUT", "/suites/<name>", suites.put_suite),
+    ("GET", "/suites/<name>/revisions", suites.suite_history),
+    ("GET", "/suites/<name>/yaml", suites.suite_yaml),
     ("GET", "/tasks", system.search_tasks),
     ("GET", "/models", system.models),
     ("GET", "/fleet", system.fleet),

@@ -32,7 +32,7 @@ def search() -> ResponseReturnValue:
     """Evaluations, newest first: ``?state= &experiment= &model= &limit= &before=``."""
     core = services()
     state = request.args.get("state", "")
-    found = core.store.search(
+    found = core.evaluations(
         experiment_ids=narrowed(readable_experiments(), request.args.get("experiment", "")),
         states={parse_state(state)} if state else None,
         model=request.args.get("model") or None,
@@ -46,7 +46,7 @@ def search() -> ResponseReturnValue:
 @requires(READ, run="run_id")
 def read(run_id: str) -> ResponseReturnValue:
     """One evaluation with its tasks."""
-    return jsonify(_as_json(services().store.get(run_id), _places()))
+    return jsonify(_as_json(services().evaluation(run_id), _places()))
 
 
 @requires(EDIT, run="run_id")

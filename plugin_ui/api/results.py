@@ -32,7 +32,7 @@ LogLine = dict[str, Any]
 
 @requires(READ)
 def leaderboard() -> ResponseReturnValue:
-    """The board of what the caller may read: ``?suite= &experiment= &partial=1``."""
+    """The board of what the caller may read: ``?suite= &experiment= &partial=1 &flagged=1``."""
     core = services()
     ranked = ranked_board(
         core.scores,
@@ -40,6 +40,7 @@ def leaderboard() -> ResponseReturnValue:
         experiment_ids=narrowed(readable_experiments(), request.args.get("experiment", "")),
         suite=request.args.get("suite") or None,
         partial=switch("partial"),
+        flagged=switch("flagged"),
     )
     return jsonify(ranked.as_json())
 
@@ -65,7 +66,7 @@ def read_log(run_id: str) -> ResponseReturnValue:
 def _log_lines(run_id: str) -> Iterator[LogLine]:
     """The stored log once the run has ended, before that the live one; each stands in for the other."""
     core = services()
-    if core.store.get(run_id).state not in FINAL:
+    if core.evaluation(run_id).state not in FINAL:
         lines = _live_lines(core.events, run_id)
         first = next(lines, None)
         if first is not None:
@@ -92,13 +93,14 @@ def _live_lines(events: EventLog, run_id: str) -> Iterator[LogLine]:
 
 @requires(READ, run="run_id")
 def samples(run_id: str, task: str) -> ResponseReturnValue:
-    """One page of samples: ``?wrong=1 &search= &offset= &limit=``."""
+    """One page of samples: ``?wrong=1 &errored=1 &search= &offset= &limit=``."""
     core = services()
-    require_finished(core.store.get(run_id), task)
+    require_finished(core.evaluation(run_id), task)
     page = core.reader.samples(
         run_id,
         task,
         wrong_only=switch("wrong"),
+        errored_only=switch("errored"),
         search=request.args.get("search", ""),
         offset=whole_number("offset", 0, 0, 10**9),
         limit=whole_number("limit", 50, 1, 500),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from plugin_ui.pages import evaluation, evaluations, leaderboard, new_evaluation, samples, start
+from plugin_ui.pages import evaluation, evaluations, leaderboard, new_evaluation, samples, start, suites
 from plugin_ui.pages.formats import FILTERS
 from plugin_ui.pages.frame import page_frame
 
@@ -26,6 +26,9 @@ for _method, _path, _endpoint, _view in (
     ("POST", "/evaluations/<run_id>/cancel", "cancel_evaluation", evaluation.cancel),
     ("POST", "/evaluations/<run_id>/retry", "retry_evaluation", evaluation.retry),
     ("GET", "/evaluations/<run_id>/samples/<task>", "samples", samples.show),
+    ("GET", "/suites", "suites", suites.show_all),
+    ("POST", "/suites", "store_suite", suites.store),
+    ("GET", "/suites/<name>", "suite", suites.show_one),
 ):
     blueprint.add_url_rule(_path, _endpoint, _view, methods=[_method])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from flask import redirect, request, url_for
@@ -13,12 +15,25 @@ from werkzeug.wrappers import Response
 from mlflow_lmms.errors import LmmsError
 from mlflow_lmms.evaluation import Evaluation, TaskStatus
 from mlflow_lmms.evaluation_json import command_line
+from mlflow_lmms.leaderboard import REPORTED
 from mlflow_lmms.names import Tag
+from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import FINAL, State
 from mlflow_lmms.task_result import TaskResult
 from plugin_ui.pages.evaluation_results import Result, SliceChart, slice_charts, task_metrics
 from plugin_ui.pages.frame import mlflow_url, render
+from plugin_ui.pages.origin import origin_words
+from plugin_ui.pages.result_findings import (
+    ErroredLine,
+    Finding,
+    GroupLine,
+    StabilityLine,
+    errored_lines,
+    findings,
+    group_lines,
+    stability_lines,
+)
 from plugin_ui.pages.trouble import Trouble, look_at_queue, waiting_trouble
 from plugin_ui.permissions import EDIT, READ, allowed, caller, requires
 from plugin_ui.services import services
@@ -44,15 +59,20 @@ class EvaluationContext:
     lines: list[TaskLine]
     results: list[Result]
     charts: list[SliceChart]
+    findings: list[Finding]
+    errored: list[ErroredLine]
+    stability: list[StabilityLine]
+    groups: list[GroupLine]
     files: list[StoredFile]
     warnings: list[str]
+    origin: str
     trouble: Trouble | None
     place: int | None
     workers: list[str]
     experiment: str
     experiment_url: str
     run_url: str
-    command: str
+    command: str | None
     can_cancel: bool
     can_retry: bool
     live: bool
@@ -65,9 +85,10 @@ class EvaluationContext:
 def show(run_id: str) -> str:
     """The evaluation as it stands; scripts keep the page up to date."""
     core = services()
-    evaluation = core.store.get(run_id)
+    evaluation = core.evaluation(run_id)
     run = core.client.get_run(run_id)
     found = _task_results(core, evaluation)
+    samples_url = partial(url_for, "lmms.samples", run_id=run_id)
     metrics = {task: task_metrics(result, run.data.metrics) for task, result in found.items()}
     queue = look_at_queue(core.queue)
     may_edit = allowed(EDIT, evaluation.experiment_id, caller().username)
@@ -78,17 +99,22 @@ def show(run_id: str) -> str:
         lines=[_line(evaluation, task, metrics.get(task.task)) for task in evaluation.tasks],
         results=[row for rows in metrics.values() for row in rows],
         charts=slice_charts(found.values()),
+        findings=findings(found.values(), samples_url, offset=evaluation.request.offset),
+        errored=errored_lines(found.values(), samples_url),
+        stability=stability_lines(found.values()),
+        groups=group_lines(core.reader.group_scores(run_id)) if found else [],
         files=stored_files(run_id),
-        warnings=_warnings(run, evaluation),
+        warnings=_warnings(evaluation, found),
+        origin=_origin(run, evaluation),
         trouble=waiting_trouble(queue, evaluation),
         place=queue.places.get(run_id) if evaluation.state is State.QUEUED else None,
         workers=sorted({f"{part.box} / {part.slot}" for part in evaluation.parts if part.box}),
         experiment=experiment.name,
         experiment_url=mlflow_url(experiment_route),
         run_url=mlflow_url(f"{experiment_route}/runs/{run_id}"),
-        command=command_line(evaluation),
+        command=command_line(evaluation) if evaluation.queued_here else None,
         can_cancel=may_edit and evaluation.state not in FINAL and not evaluation.cancel_requested,
-        can_retry=may_edit and evaluation.state in (State.FAILED, State.CANCELLED),
+        can_retry=may_edit and evaluation.queued_here and evaluation.state in (State.FAILED, State.CANCELLED),
         live=evaluation.state not in FINAL,
         now=time.time(),
         events_url=f"{request.script_root}/lmms/events/runs/{run_id}",
@@ -128,8 +154,16 @@ def _line(evaluation: Evaluation, task: TaskStatus, results: list[Result] | None
     return TaskLine(task, score, url if results is not None else None)
 
 
-def _warnings(run: Run, evaluation: Evaluation) -> list[str]:
-    found = [line for line in run.data.tags.get(Tag.WARNINGS, "").splitlines() if line]
-    if evaluation.request.partial:
-        found.append("Only a part of each task's documents is run: its scores are no scores of the benchmark.")
-    return found
+def _warnings(evaluation: Evaluation, found: Mapping[str, TaskResult]) -> list[str]:
+    """What holds for the run as a whole; a finished task says for itself that it is partial."""
+    told = any(warning.name == WarningName.PARTIAL_RUN for result in found.values() for warning in result.warnings)
+    if evaluation.request.partial and not told:
+        return ["Only a part of each task's documents is run: its scores are no scores of the benchmark."]
+    return []
+
+
+def _origin(run: Run, evaluation: Evaluation) -> str:
+    words = origin_words(evaluation)
+    if evaluation.source == REPORTED:
+        return f"{words}: {run.data.tags.get(Tag.REPORTED_SOURCE) or 'source not told'}"
+    return words

@@ -14,6 +14,7 @@ LABELS = {
     "model": "Registered model",
     "adapter": "Adapter",
     "model_args": "Model arguments",
+    "suite": "Suite",
     "tasks": "Tasks",
     "limit": "Limit",
     "smoke": "Smoke test",
@@ -23,15 +24,17 @@ LABELS = {
     "priority": "Priority",
     "gen_kwargs": "Generation arguments",
     "secrets": "Secrets",
+    "primary": "Primary metrics",
+    "dimensions": "Slices",
+    "errored": "Errored samples",
     "experiment": "Experiment",
-    "suite": "Suite",
     "run_name": "Run name",
     "offset": "Offset",
     "repeats": "Repeats",
     "environment": "Environment",
 }
 #: The fields under *More*.
-MORE = ("experiment", "suite", "run_name", "offset", "repeats", "environment")
+MORE = ("primary", "dimensions", "errored", "experiment", "run_name", "offset", "repeats", "environment")
 PRIORITIES = ("high", "normal", "low")
 _DEFAULTS = {"batch_size": "1", "priority": "normal"}
 _WHOLE = ""  # key of a problem that no single field is at fault for

@@ -13,6 +13,7 @@ from mlflow_lmms.states import State
 from plugin_ui.narrowing import narrowed, parse_state
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
 from plugin_ui.pages.frame import render
+from plugin_ui.pages.origin import origin_words
 from plugin_ui.pages.trouble import Trouble, look_at_queue
 from plugin_ui.permissions import READ, readable_experiments, requires
 from plugin_ui.services import services
@@ -44,6 +45,7 @@ class Line:
     custom_name: bool
     model: str
     suite: str
+    origin: str
     state: str
     cancelling: bool
     place: int | None
@@ -79,7 +81,7 @@ def show() -> str:
     core = services()
     filters = Filters(*(request.args.get(name, "") for name in ("state", "model", "experiment")))
     readable = readable_experiments()
-    found = core.store.search(
+    found = core.evaluations(
         experiment_ids=narrowed(readable, filters.experiment),
         states=None if not filters.state else {parse_state(filters.state)},
         model=filters.model or None,
@@ -114,6 +116,7 @@ def _line(evaluation: Evaluation, place: int | None) -> Line:
         custom_name=evaluation.request.run_name is not None,
         model=evaluation.model,
         suite=evaluation.suite,
+        origin=origin_words(evaluation),
         state=evaluation.state,
         cancelling=evaluation.cancel_requested,
         place=place if evaluation.state is State.QUEUED else None,

@@ -59,6 +59,7 @@ _TABS = (
         "evaluations",
         frozenset({"lmms.evaluations", "lmms.evaluation", "lmms.samples"}),
     ),
+    ("lmms.suites", "Suites", "suites", frozenset({"lmms.suites", "lmms.suite", "lmms.store_suite"})),
     (
         "lmms.new_evaluation",
         "New evaluation",

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from flask import request, url_for
 
 from mlflow_lmms.board_service import ranked_board
-from mlflow_lmms.leaderboard import Board, Cell, Column, Row
+from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
+from mlflow_lmms.reading.result_warnings import WarningName
+from mlflow_lmms.reading.result_warnings import ranked as is_ranked
+from mlflow_lmms.task_result import TaskWarning
 from plugin_ui.narrowing import narrowed
+from plugin_ui.pages.evaluation_results import scale_words
 from plugin_ui.pages.evaluations import feed_url
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
 from plugin_ui.pages.frame import render
 from plugin_ui.pages.range_bar import RangeBar, Scale
+from plugin_ui.pages.result_findings import warning_title
 from plugin_ui.permissions import READ, readable_experiments, requires
 from plugin_ui.services import services
+
+Warnings = Callable[[Score], tuple[TaskWarning, ...]]
 
 _OVERALL = "overall"
 _MODEL = "model"
@@ -28,6 +36,7 @@ class Filters:
     suite: str
     experiment: str
     partial: bool
+    flagged: bool
     sort: str
     descending: bool
 
@@ -48,6 +57,24 @@ class Heading:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """Something to be known of a score; `url` leads to its evidence. `grave`: it keeps it unranked."""
+
+    text: str
+    url: str | None
+    grave: bool = True
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A score that somebody else reported."""
+
+    value: float
+    source: str
+    run_url: str
+
+
+@dataclass(frozen=True)
 class ScoreCell:
     """One score with its provenance."""
 
@@ -58,7 +85,7 @@ class ScoreCell:
     n: int | None
     rank: str
     bar: RangeBar
-    warnings: list[str]
+    doubts: list[Doubt]
     wrong_url: str
     run_url: str
 
@@ -73,13 +100,14 @@ class Overall:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """One model; `cells` follow the headings, None where it has no score."""
+    """One model; `cells` and `reported` follow the headings, None where we have no score of it."""
 
     model: str
     rank: str
     overall: Overall | None
     coverage: str
     cells: list[ScoreCell | None]
+    reported: list[list[PublishedScore]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +130,7 @@ class LeaderboardContext:
 
 @requires(READ)
 def show() -> str:
-    """The board of what the caller may read: ``?suite= &experiment= &partial=1 &sort= &dir=``."""
+    """The board of what the caller may read: ``?suite= &experiment= &partial=1 &flagged=1 &sort= &dir=``."""
     core = services()
     filters = _filters()
     readable = readable_experiments()
@@ -112,10 +140,11 @@ def show() -> str:
         experiment_ids=narrowed(readable, filters.experiment),
         suite=filters.suite or None,
         partial=filters.partial,
+        flagged=filters.flagged,
     )
     board = ranked.board
     context = LeaderboardContext(
-        rows=board_rows(board, filters),
+        rows=board_rows(board, filters, ranked.warnings),
         headings=[_heading(column.task, column.task, _column_note(column), filters) for column in board.columns],
         model_heading=_heading(_MODEL, "Model", "", filters),
         overall_heading=_heading(_OVERALL, "Overall", "mean win rate", filters),
@@ -135,13 +164,18 @@ def _filters() -> Filters:
         suite=get("suite", ""),
         experiment=get("experiment", ""),
         partial=get("partial") == "1",
+        flagged=get("flagged") == "1",
         sort=get("sort", ""),
         descending=get("dir", "descending") != "ascending",
     )
 
 
-def board_rows(board: Board, filters: Filters) -> list[BoardRow]:
-    """The rows in the order asked for; a model without the score that is sorted by stands last either way."""
+def board_rows(board: Board, filters: Filters, warnings: Warnings) -> list[BoardRow]:
+    """The rows in the order asked for; a model without the score that is sorted by stands last either way.
+
+    Args:
+        warnings: what may be wrong with a score, in words.
+    """
     scales = {column.task: _scale(board, column.task) for column in board.columns}
     rows = list(board.rows)
     if filters.sort:
@@ -154,15 +188,23 @@ def board_rows(board: Board, filters: Filters) -> list[BoardRow]:
             model=row.model,
             rank="" if row.rank is None else f"{'=' if tied.count(row.rank) > 1 else ''}{row.rank}",
             overall=None if row.win_rate is None else Overall(f"{row.win_rate:.0%}", _against(board)),
-            coverage=f"{row.coverage} of {len(board.columns)} tasks",
-            cells=[_cell(row.cells.get(column.task), scales[column.task]) for column in board.columns],
+            coverage=_coverage(board, row),
+            cells=[_cell(row.cells.get(column.task), scales[column.task], warnings) for column in board.columns],
+            reported=[[_published(score) for score in row.reported.get(c.task, ())] for c in board.columns],
         )
         for row in rows
     ]
 
 
+def _coverage(board: Board, row: Row) -> str:
+    if not row.cells:
+        return "reported by others alone"
+    unranked = sum(cell.rank is None for cell in row.cells.values())
+    return f"{row.coverage} of {len(board.columns)} tasks" + (f", {unranked} not ranked" if unranked else "")
+
+
 def _against(board: Board) -> str:
-    others = len(board.rows) - 1
+    others = sum(row.win_rate is not None for row in board.rows) - 1
     return f"against {others} other{'' if others == 1 else 's'}"
 
 
@@ -180,13 +222,27 @@ def _scale(board: Board, task: str) -> Scale:
     return Scale.over(number for score in scores for number in (score.low, score.value, score.high))
 
 
-def _cell(cell: Cell | None, scale: Scale) -> ScoreCell | None:
+def _published(score: Score) -> PublishedScore:
+    source = score.reported_source or "source not told"
+    return PublishedScore(score.value, source, url_for("lmms.evaluation", run_id=score.run_id))
+
+
+def _doubts(cell: Cell, warnings: Warnings) -> Iterator[Doubt]:
+    if cell.note:
+        yield Doubt(cell.note, None)
+    evidence = url_for("lmms.evaluation", run_id=cell.score.run_id, _anchor="warnings")
+    told = False
+    for warning in warnings(cell.score):
+        told = told or warning.name == WarningName.PARTIAL_RUN
+        yield Doubt(f"{warning_title(warning.name)}: {warning.message}", evidence, grave=not is_ranked(warning.name))
+    if cell.score.partial and not told:
+        yield Doubt("over a part of the documents", None)
+
+
+def _cell(cell: Cell | None, scale: Scale, warnings: Warnings) -> ScoreCell | None:
     if cell is None:
         return None
     score = cell.score
-    warnings = [cell.note] if cell.note else []
-    if score.partial:
-        warnings.append("over a part of the documents")
     return ScoreCell(
         task=score.task,
         value=score.value,
@@ -195,7 +251,7 @@ def _cell(cell: Cell | None, scale: Scale) -> ScoreCell | None:
         n=score.n,
         rank="" if cell.rank is None else f"{'=' if cell.tied else '#'}{cell.rank}",
         bar=scale.bar(score.value, score.low, score.high),
-        warnings=warnings,
+        doubts=list(_doubts(cell, warnings)),
         wrong_url=url_for("lmms.samples", run_id=score.run_id, task=score.task, wrong=1),
         run_url=url_for("lmms.evaluation", run_id=score.run_id),
     )
@@ -204,13 +260,18 @@ def _cell(cell: Cell | None, scale: Scale) -> ScoreCell | None:
 def _column_note(column: Column) -> str:
     name = column.metric if column.filter == "none" else f"{column.metric}, {column.filter}"
     direction = {True: "↑ higher is better", False: "↓ lower is better", None: "not ranked"}
-    return f"{name} · {direction[column.higher_is_better]}"
+    return f"{name} · {scale_words(column.scale_high)} · {direction[column.higher_is_better]}"
 
 
 def _heading(sort: str, text: str, note: str, filters: Filters) -> Heading:
     current = (filters.sort or _OVERALL) == sort
     descending = not filters.descending if current else sort != _MODEL
-    given = {"suite": filters.suite, "experiment": filters.experiment, "partial": "1" if filters.partial else ""}
+    given = {
+        "suite": filters.suite,
+        "experiment": filters.experiment,
+        "partial": "1" if filters.partial else "",
+        "flagged": "1" if filters.flagged else "",
+    }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value}
     url = url_for(
         "lmms.leaderboard",

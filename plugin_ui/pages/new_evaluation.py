@@ -8,7 +8,15 @@ from typing import ClassVar
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from mlflow_lmms.errors import LmmsError, NotAllowedError, NotFoundError, UnauthenticatedError
+from mlflow_lmms.errors import (
+    InvalidRequestError,
+    LmmsError,
+    NotAllowedError,
+    NotFoundError,
+    UnauthenticatedError,
+)
+from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.suite import SuiteRevision
 from plugin_ui.pages.evaluation_form import LABELS, MORE, PRIORITIES, FilledForm, empty_form, read_form
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
 from plugin_ui.pages.frame import render
@@ -37,6 +45,7 @@ class NewEvaluationContext:
     problems: dict[str, str]
     labels: dict[str, str]
     models: list[ModelChoice]
+    suites: list[SuiteRevision]
     known_tasks: list[str]
     known_secrets: list[str]
     experiments: list[ExperimentChoice]
@@ -64,15 +73,20 @@ def submit() -> ResponseReturnValue:
     except UnauthenticatedError:
         raise
     except LmmsError as error:
-        return _page(replace(form, problems={_at_fault(error): error.message})), error.http_status
+        return _page(replace(form, problems={_at_fault(error, form.request): error.message})), error.http_status
     return redirect(url_for("lmms.evaluation", run_id=submitted.run_id), 303)
 
 
-def _at_fault(error: LmmsError) -> str:
-    """The field that an error at submission is about: by then only the model and the experiment can be unknown."""
+def _at_fault(error: LmmsError, asked: EvaluationRequest) -> str:
+    """The field that an error at submission is about, where it can be told."""
     if isinstance(error, NotAllowedError):
         return "experiment"
-    return "model" if isinstance(error, NotFoundError) else ""
+    if isinstance(error, NotFoundError):
+        return "suite" if asked.suite is not None and repr(asked.suite) in error.message else "model"
+    if isinstance(error, InvalidRequestError):
+        named = next((name for name in ("primary", "dimensions") if error.message.startswith(f"{name}: ")), None)
+        return named or ("suite" if asked.suite is not None and not asked.tasks else "")
+    return ""
 
 
 def _page(form: FilledForm) -> str:
@@ -84,6 +98,7 @@ def _page(form: FilledForm) -> str:
         problems=form.problems,
         labels=LABELS,
         models=[ModelChoice(f"models:/{v.name}/{v.version}", f"{v.name} v{v.version}") for v in versions],
+        suites=[head.newest for head in core.suites.heads()],
         known_tasks=[*catalogue.groups, *(task.name for task in catalogue.search() if task.own)],
         known_secrets=list(core.settings.secrets_offered),
         experiments=experiment_choices(core.client, readable_experiments()),

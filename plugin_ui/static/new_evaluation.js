@@ -62,6 +62,14 @@ async function find() {
   found.textContent = total > tasks.length ? `${tasks.length} of ${total} shown: search for more` : `${total} found`;
 }
 
+for (const element of document.querySelectorAll("[data-suite]")) {
+  element.hidden = false;
+  element.addEventListener("click", () => {
+    document.getElementById("suite").value = element.dataset.suite;
+    choose([]);
+  });
+}
+
 browse.hidden = false;
 field.removeAttribute("list");
 field.addEventListener("input", showChosen);

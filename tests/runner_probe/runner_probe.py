@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from tqdm import tqdm
@@ -27,7 +28,7 @@ def manifest() -> ModelManifest:
 class RunnerProbe(lmms):  # type: ignore[misc]
     """Adds the two numbers of the prompt."""
 
-    def __init__(self, fail: str = "", delay: float = 0, noise: str = "", **_: object) -> None:
+    def __init__(self, fail: str = "", delay: float = 0, noise: str = "", count: str = "", **_: object) -> None:
         super().__init__()
         if noise:
             print('{"event": "task-finished", "task": "probe_sum", "result": "nowhere.json"}')  # noqa: T201
@@ -37,11 +38,15 @@ class RunnerProbe(lmms):  # type: ignore[misc]
         self._journal = os.environ.get("PROBE_JOURNAL")
         self._kill_after = int(os.environ.get("PROBE_KILL_AFTER", "0"))
         self._delay = float(delay)
+        self._count = count
         self._asked = 0
 
-    def generate_until(self, requests: list[Any]) -> list[str]:
+    def generate_until(self, requests: list[Any]) -> list[str | GenerationResult]:
         """Answer each prompt."""
-        return [self._answer(request) for request in tqdm(requests, desc="Model Responding")]
+        answers = [self._answer(request) for request in tqdm(requests, desc="Model Responding")]
+        if not self._count:
+            return list(answers)
+        return [GenerationResult(answer, TokenCounts(20, len(answer))) for answer in answers]
 
     def _answer(self, request: Any) -> str:
         prompt, settings = request.args[0], request.args[1]
@@ -49,7 +54,7 @@ class RunnerProbe(lmms):  # type: ignore[misc]
         answer = str(left + right + (1 if (left + right) % 5 == 0 else 0))
         if (settings.get("temperature") or 0) > 0:
             answer = f"{answer} {secrets.token_hex(4)}"
-        if left == 7 and right == 7:
+        if left == 7 and right == 7 and "PROBE_ANSWERS_ALL" not in os.environ:
             answer = ""
         self._note(request, answer)
         return answer

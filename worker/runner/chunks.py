@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lmms_eval.api.instance import GenerationResult, TokenCounts, unwrap_generation_output
 from lmms_eval.caching import response_cache
 
 from worker.runner.answers import AnswerKey, AnswerStore
 from worker.runner.chunk_plan import document_chunks, requests_per_chunk
 from worker.runner.progress import Progress
+
+# What adapters of services answer when a request failed for good, or was not sent for its cost.
+_NO_ANSWER = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
 
 Listener = Callable[[Sequence[Any], Sequence[Any]], None]
 
@@ -73,14 +77,22 @@ class ChunkedExecution:
         keys = [self._key(cache, kind, request) for request in requests]
         missing = [index for index, key in enumerate(keys) if key not in self._answers]
         fresh = self.original(cache, _Counted(lm, kind), kind, [requests[index] for index in missing])
-        self._answers.keep(
-            (keys[index], cache._extract_cacheable(answer))
-            for index, answer in zip(missing, fresh, strict=True)
-            if not _kept_by_cache(cache, kind, requests[index], answer)
+        self._keep(
+            cache, kind, {keys[index]: (requests[index], new) for index, new in zip(missing, fresh, strict=True)}
         )
         by_index = dict(zip(missing, fresh, strict=True))
         answers = [by_index[index] if index in by_index else self._answers[key] for index, key in enumerate(keys)]
-        return [_as_answered(kind, answer) for answer in answers]
+        return [_as_answered(kind, own, self._answers.counts(key)) for own, key in zip(answers, keys, strict=True)]
+
+    def _keep(self, cache: Any, kind: str, fresh: Mapping[AnswerKey, tuple[Any, Any]]) -> None:
+        texts, counts = {}, {}
+        for key, (request, answer) in fresh.items():
+            text, counted = unwrap_generation_output(answer) if kind.startswith("generate") else (answer, None)
+            if cache._is_valid_response(answer, kind) and not _is_deterministic(kind, request):
+                texts[key] = text
+            if counted is not None and (known := counted.to_dict()):
+                counts[key] = known
+        self._answers.keep(texts, counts)
 
     def _key(self, cache: Any, kind: str, request: Any) -> AnswerKey:
         key = response_cache.compute_cache_key(
@@ -113,7 +125,7 @@ class _Counted:
                 f"expected {len(requests)} answers from the model adapter, got {len(answers)}; "
                 "an adapter must return one answer per request, in order"
             )
-        return answers
+        return [_counted_result(answer) for answer in answers]
 
 
 @contextlib.contextmanager
@@ -129,22 +141,49 @@ def chunked(execution: ChunkedExecution) -> Iterator[None]:
     # The audit log repeats the database and waits for the disk after each answer, which a fast model feels; the
     # database alone survives a kill.
     cache_class._log_to_audit = _write_nothing
+    is_valid = cache_class._is_valid_response
+    cache_class._is_valid_response = staticmethod(_answered_by(is_valid))
     try:
         yield
     finally:
         cache_class.execute = execution.original
         cache_class._log_to_audit = write_audit
+        cache_class._is_valid_response = staticmethod(is_valid)
+
+
+def _answered_by(is_valid: Callable[[Any, str], bool]) -> Callable[[Any, str], bool]:
+    """Let lmms-eval's test of an answer also refuse what its adapters say in place of one that failed."""
+
+    def check(response: Any, kind: str) -> bool:
+        text = getattr(response, "text", response)
+        failed = isinstance(text, str) and text.startswith(_NO_ANSWER)
+        return not failed and is_valid(response, kind)
+
+    return check
 
 
 def _write_nothing(*_args: Any, **_kwargs: Any) -> None:
     """Stand in for `ResponseCache._log_to_audit`."""
 
 
-def _kept_by_cache(cache: Any, kind: str, request: Any, answer: Any) -> bool:
-    settings = response_cache.extract_gen_kwargs(request)
-    return bool(response_cache.is_deterministic(kind, settings) and cache._is_valid_response(answer, kind))
+def _is_deterministic(kind: str, request: Any) -> bool:
+    """Whether lmms-eval's cache keeps the answer; an empty one is kept nowhere, so that a retry asks again."""
+    return bool(response_cache.is_deterministic(kind, response_cache.extract_gen_kwargs(request)))
 
 
-def _as_answered(kind: str, answer: Any) -> Any:
+def _counted_result(answer: Any) -> Any:
+    """Give an answer with token counts the one form that lmms-eval's cache takes for a text and its counts.
+
+    It would give a pair back as a list of two texts, which is scored as an answer in two rounds.
+    """
+    text, counts = unwrap_generation_output(answer) if isinstance(answer, tuple) else (None, None)
+    return answer if counts is None else GenerationResult(text, counts)
+
+
+def _as_answered(kind: str, answer: Any, counts: Mapping[str, int] | None) -> Any:
     # JSON turns the tuple of a log-likelihood into a list, and lmms-eval hands its text to scoring.
-    return tuple(answer) if kind == "loglikelihood" and isinstance(answer, list) else answer
+    if kind == "loglikelihood" and isinstance(answer, list):
+        return tuple(answer)
+    if isinstance(answer, str) and counts:  # from a cache, which keeps the text alone
+        return GenerationResult(answer, TokenCounts(**counts))
+    return answer

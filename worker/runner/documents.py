@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import mimetypes
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,20 +24,48 @@ _ENCODED_FEATURES = ("Audio", "Video")  # data set features whose decoder object
 Scalar = str | int | float | bool
 
 
-def content_hash(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the document's canonical JSON.
+@dataclass(frozen=True)
+class StoredMedia:
+    """A picture, sound or video of a document, known by the hash of its pixels or of its bytes."""
+
+    kind: str
+    sha256: str | None
+    mime: str | None = None
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class DocumentContent:
+    """A document's hash, and the media that were hashed for it, in the order of its columns' names."""
+
+    sha256: str
+    media: tuple[StoredMedia, ...]
+
+
+def read_content(document: Mapping[str, Any]) -> DocumentContent:
+    """Return the SHA-256 of the document's canonical JSON, and its media.
 
     Columns sorted by name; an image as the hash of mode, size and raw pixels; other bytes as their hash; floats as
     Python's ``repr``; arrays as the hash of type, shape and bytes; a file given with its bytes without its path.
     """
-    text = json.dumps(_canonical(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+    canonical = _Canonical()
+    columns = canonical.columns(document)
+    text = json.dumps(columns, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return DocumentContent(_sha256(text.encode("utf-8", errors="surrogatepass")), tuple(canonical.media))
+
+
+def content_hash(document: Mapping[str, Any]) -> str:
+    """Return the document's hash alone."""
+    return read_content(document).sha256
 
 
 def image_hash(image: Image.Image) -> str:
     """Return the SHA-256 of an image's mode, size and raw pixels."""
     head = f"{image.mode} {image.width}x{image.height} ".encode()
-    return hashlib.sha256(head + image.tobytes()).hexdigest()
+    return _sha256(head + image.tobytes())
 
 
 def scalar_columns(document: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -57,37 +87,71 @@ def with_encoded_media(documents: Any) -> Any:
     return documents
 
 
-def _canonical(value: Any) -> Any:
-    value = _unwrap(value)
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value  # json writes repr
-    if isinstance(value, Image.Image):
-        return {"image": image_hash(value)}
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"bytes": hashlib.sha256(value).hexdigest()}
-    if isinstance(value, np.ndarray):
-        head = f"{value.dtype.str} {value.shape} ".encode()
-        return {"array": hashlib.sha256(head + np.ascontiguousarray(value).tobytes()).hexdigest()}
-    if isinstance(value, Mapping):
-        return _canonical_mapping(value)
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return f"{type(value).__name__}:{_ADDRESS.sub('', str(value))}"
+class _Canonical:
+    """Turns a document into JSON that says its content, and notes the media on the way."""
+
+    def __init__(self) -> None:
+        self.media: list[StoredMedia] = []
+
+    def columns(self, value: Mapping[Any, Any]) -> dict[str, Any]:
+        """Turn a mapping, by its names in order."""
+        return {str(key): self.of(value[key]) for key in sorted(value, key=str)}
+
+    def of(self, value: Any) -> Any:
+        """Turn any value."""
+        value = _unwrap(value)
+        if value is None or isinstance(value, str | bool | int):
+            return value
+        if isinstance(value, float):
+            return value  # json writes repr
+        if isinstance(value, Image.Image):
+            return {"image": self._image(value)}
+        if isinstance(value, bytes | bytearray | memoryview):
+            return {"bytes": _sha256(value)}
+        if isinstance(value, np.ndarray):
+            head = f"{value.dtype.str} {value.shape} ".encode()
+            return {"array": _sha256(head + np.ascontiguousarray(value).tobytes())}
+        if isinstance(value, Mapping):
+            return self._mapping(value)
+        if isinstance(value, list | tuple):
+            return [self.of(item) for item in value]
+        if isinstance(value, datetime.date | datetime.time):
+            return value.isoformat()
+        return f"{type(value).__name__}:{_ADDRESS.sub('', str(value))}"
+
+    def _image(self, image: Image.Image) -> str:
+        digest = image_hash(image)
+        mime = Image.MIME.get(image.format or "")
+        self.media.append(StoredMedia("image", digest, mime, image.width, image.height))
+        return digest
+
+    def _mapping(self, value: Mapping[Any, Any]) -> dict[str, Any]:
+        """A stored file says the same under any path, so its path counts only where there is nothing else."""
+        items = dict(value)
+        path = items.get("path")
+        if "path" in items and (items.get("bytes") is not None or "array" in items):
+            del items["path"]
+        elif set(items) == {"bytes", "path"} and isinstance(path, str):
+            file = Path(path)
+            items = {"bytes": file.read_bytes()} if file.is_file() else {"path": PurePath(file).name}
+        turned = self.columns(items)
+        if isinstance(stored := items.get("bytes"), bytes):
+            self._note_file(stored, turned["bytes"]["bytes"], path)
+        elif isinstance(items.get("array"), np.ndarray) and items.get("sampling_rate"):
+            self._note_sound(items["array"], turned["array"]["array"], items["sampling_rate"])
+        return turned
+
+    def _note_file(self, stored: bytes, digest: str, path: Any) -> None:
+        mime = mimetypes.guess_type(path)[0] if isinstance(path, str) else None
+        kind = (mime or "file").partition("/")[0]
+        self.media.append(StoredMedia(kind, digest, mime, bytes=len(stored)))
+
+    def _note_sound(self, array: np.ndarray[Any, Any], digest: str, rate: Any) -> None:
+        self.media.append(StoredMedia("audio", digest, seconds=round(array.shape[-1] / float(rate), 3)))
 
 
-def _canonical_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
-    """A stored file says the same under any path, so its path counts only where there is nothing else."""
-    items = dict(value)
-    if "path" in items and (items.get("bytes") is not None or "array" in items):
-        del items["path"]
-    elif set(items) == {"bytes", "path"} and isinstance(items["path"], str):
-        file = Path(items["path"])
-        items = {"bytes": file.read_bytes()} if file.is_file() else {"path": PurePath(file).name}
-    return {str(key): _canonical(item) for key, item in items.items()}
+def _sha256(content: bytes | bytearray | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _unwrap(value: Any) -> Any:

@@ -28,7 +28,8 @@ from worker.runner.request import RunRequest
 from worker.runner.running_score import RunningScore
 from worker.runner.sample_rows import read_rows
 from worker.runner.task_guard import TaskGuard
-from worker.runner.task_result import Metric, Outcome, ResultWriter, primary_of, read_metrics
+from worker.runner.task_metrics import Metric, Outcome
+from worker.runner.task_result import ResultWriter, counted_scores
 from worker.runner.task_source import TaskSource
 
 
@@ -39,7 +40,7 @@ class Evaluation:
         self._request = request
         self._events = events
         self._progress = progress
-        self._results = ResultWriter(request, progress)
+        self._results = ResultWriter(request, progress, events.log)
         self._failed = False
         self._model_failure: Failure | None = None
 
@@ -98,7 +99,7 @@ class Evaluation:
                 results = self._simple_evaluate(name, task, cli_args)
         rows = read_rows(task, results["results"][name], results["samples"][name], documents)
         outcome = Outcome(name, task, results["results"][name], rows, time.monotonic() - started)
-        self._record(outcome)
+        self._record(outcome, cli_args)
         task._instances = None  # answers and media of a finished task would pile up
 
     def _documents(self, task: Any) -> range:
@@ -155,13 +156,11 @@ class Evaluation:
         )
         return namespace
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: Outcome, cli_args: Namespace) -> None:
         self._progress.enter("write", outcome.name)
-        metrics = read_metrics(outcome)
-        primary = primary_of(outcome, metrics)
-        result = self._results.write(outcome, metrics, primary)
+        result, primary = self._results.write(outcome, cli_args)
         if primary is not None:
-            self._events.score(outcome.name, _final_score(metrics[primary.key]), final=True)
+            self._events.score(outcome.name, _final_score(primary), final=True)
         self._events.task_finished(outcome.name, result)
 
     def _guard(self, *names: str) -> TaskGuard:
@@ -181,9 +180,11 @@ class Evaluation:
 
 
 def _final_score(metric: Metric) -> dict[str, Any]:
-    numbers = [score for score in metric.scores if score is not None]
-    bounds = interval([score * metric.scale for score in numbers], metric.scale) if metric.scale else None
-    if bounds is None and metric.value is not None and metric.stderr is not None:
-        bounds = (metric.value - 1.96 * metric.stderr, metric.value + 1.96 * metric.stderr)
+    bounds = interval(counted_scores(metric), metric.factor) if metric.factor else None
+    if bounds is None and metric.bounds is not None and metric.bounds.low is not None:
+        bounds = (metric.bounds.low, metric.bounds.high or 0.0)
+    if bounds is None and metric.value is not None and metric.reported.stderr is not None:
+        half = 1.96 * metric.reported.stderr
+        bounds = (metric.value - half, metric.value + half)
     low, high = bounds or (None, None)
-    return {**metric.key._asdict(), "value": metric.value, "low": low, "high": high, "n": len(numbers)}
+    return {**metric.key._asdict(), "value": metric.value, "low": low, "high": high, "n": metric.n}

@@ -24,18 +24,29 @@ _NOT_TASK = frozenset(
 )
 
 
-def fingerprint(task: Any, document_hashes: Iterable[str], request: RunRequest) -> dict[str, Any]:
-    """Describe what this result was made of."""
+def fingerprint(
+    task: Any,
+    document_hashes: Iterable[str],
+    row_keys: Iterable[str],
+    request: RunRequest,
+    filter_name: str | None,
+    judge: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Describe what this result was made of; `filter_name` is its primary metric's."""
     config = vars(task.config)
     generation = {name: config.get(name) for name in ("generation_kwargs", "repeats", "output_type")}
     return {
         "dataset": _sha256("\n".join(sorted(document_hashes))),
+        "rows": _sha256("\n".join(sorted(row_keys))),
         "task_config": _digest({name: value for name, value in config.items() if name not in _NOT_TASK}),
         "generation": _digest(generation),
         "num_fewshot": config.get("num_fewshot"),
         "limit": request.limit,
         "offset": request.offset,
+        "filter": filter_name,
+        "judge": judge,
         "lmms_eval": version("lmms_eval"),
+        "origin": "run",
     }
 
 

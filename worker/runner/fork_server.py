@@ -72,7 +72,7 @@ def _preload(adapter: str) -> None:
     import worker.runner.evaluation
     import worker.runner.log_capture
     import worker.runner.remote_code  # noqa: F401
-    from worker.runner.task_source import index_own_tasks
+    from worker.runner.own_tasks import index_own_tasks
 
     index_own_tasks()
     if adapter:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _SAFE = re.compile(r"[A-Za-z0-9_.-]")
 
 
@@ -51,7 +53,9 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` made of JSON types only."""
+    """Return `value` made of JSON types only; NumPy's numbers are numbers."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlflow_lmms.reading.errored import POLICIES, ErroredPolicy
 from worker.runner.events import PROTOCOL
 
 T = TypeVar("T")
@@ -54,6 +55,9 @@ class RunRequest:
     thumbnail_bytes: int
     device: str | None
     trust_remote_code: bool
+    primary: Mapping[str, str]
+    dimensions: Mapping[str, tuple[str, ...]]
+    errored: ErroredPolicy
 
 
 def parse_request(text: str) -> RunRequest:
@@ -94,6 +98,9 @@ def _build(fields: _Fields) -> RunRequest:
         thumbnail_bytes=fields.number("thumbnail_bytes", least=0),
         device=fields.optional("device", fields.text),
         trust_remote_code=fields.flag("trust_remote_code", default=False),
+        primary=fields.by_task("primary", lambda inner, task: inner.text(task)),
+        dimensions=fields.by_task("dimensions", lambda inner, task: inner.texts(task)),
+        errored=fields.errored("errored"),
     )
 
 
@@ -136,6 +143,28 @@ class _Fields:
         if not isinstance(value, bool):
             raise RequestError(f"expected {name!r} to be true or false, got {value!r}")
         return value
+
+    def by_task(self, name: str, read: Callable[[_Fields, str], T]) -> dict[str, T]:
+        """Read an object whose names are tasks; empty where it is missing."""
+        value = self._document.get(name) or {}
+        if not isinstance(value, dict):
+            raise RequestError(f"expected {name!r} to be an object by task, got {type(value).__name__}")
+        inner = _Fields(value)
+        return {task: read(inner, task) for task in value}
+
+    def errored(self, name: str) -> ErroredPolicy:
+        """Read the policy for errored samples; lmms-eval's own numbers stand where it is missing."""
+        value = self._document.get(name) or {}
+        if not isinstance(value, dict):
+            raise RequestError(f"expected {name!r} to be an object, got {type(value).__name__}")
+        policy, share = value.get("policy", ErroredPolicy().policy), value.get("fail_above")
+        if policy not in POLICIES:
+            raise RequestError(f"expected the policy in {name!r} to be one of {', '.join(POLICIES)}, got {policy!r}")
+        if share is not None and (
+            isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1
+        ):
+            raise RequestError(f"expected 'fail_above' in {name!r} to be a share from 0 to 1, got {share!r}")
+        return ErroredPolicy(policy, share)
 
     def folder(self, name: str) -> Path:
         path = Path(self.text(name))

@@ -6,29 +6,23 @@ answered so far; the recorded score never comes from here. (lmms-eval 0.7.3.)
 
 from __future__ import annotations
 
-import copy
-import inspect
-import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from lmms_eval import evaluator
 from lmms_eval.api.instance import unwrap_generation_output
-from lmms_eval.api.reasoning import parse_reasoning_tags_config
 
-from mlflow_lmms.reading.primary_metric import MetricKey, choose_primary
+from mlflow_lmms.reading.metric_key import MetricKey
+from mlflow_lmms.reading.primary_metric import choose_primary
 from mlflow_lmms.reading.sample_scores import direct_number, first_number, mean, scale_of
+from worker.runner.document_scoring import DocumentScoring, unanswered
 from worker.runner.events import EventWriter
 from worker.runner.intervals import interval
 from worker.runner.random_state import RandomState
+from worker.runner.task_code import may_write_files, scoring_may_call_judge
 
 _SLOW_S = 0.05  # per document; above it, scoring twice would be felt
-_JUDGE = re.compile(r"judge|openai|anthropic|get_chat_response|requests\.post", re.IGNORECASE)
-_WRITES = re.compile(r"\bopen\(|submission|json\.dump|to_csv|to_json|\bargs\b")
 
 
 class NoRunningScore(Exception):
@@ -41,7 +35,7 @@ class RunningScore:
     def __init__(self, name: str, task: Any, cli_args: Any, events: EventWriter) -> None:
         self._name = name
         self._task = task
-        self._cli_args = cli_args
+        self._scoring = DocumentScoring(task, cli_args)
         self._events = events
         self._values: list[Any] = []
         self._scale: float | None = None
@@ -76,21 +70,7 @@ class RunningScore:
 
     def _score(self, doc_id: int, instances: list[Any]) -> Any:
         assert self._key is not None
-        document = self._task.eval_docs_no_media[doc_id]
-        for ensemble in self._task._filters:
-            if ensemble.name == self._key.filter:
-                ensemble.apply(instances, [document] * len(instances))
-        tags = parse_reasoning_tags_config(
-            cli_value=self._cli_args.reasoning_tags, task_value=getattr(self._task.config, "reasoning_tags", None)
-        )
-        scored = evaluator._process_document_results(
-            (doc_id, document, instances),
-            task=SimpleNamespace(process_results=_without_retries(self._task), config=None),
-            filter_key=self._key.filter,
-            reasoning_tags=tags,
-            log_samples=False,
-        )
-        return scored.metrics.get(self._key.metric)
+        return self._scoring.score(doc_id, instances, self._key.filter).get(self._key.metric)
 
     def _tell(self, key: MetricKey) -> None:
         numbers = [number for value in self._values if (number := first_number(value)) is not None]
@@ -134,33 +114,15 @@ class _StopOnError:
 
 def _scored_metric(name: str, task: Any) -> MetricKey:
     """Return the metric that will probably be the task's primary one."""
-    if _JUDGE.search(_scoring_source(task)):
+    if scoring_may_call_judge(task):
         raise NoRunningScore("the task's scoring may call a judge")
     filters = [ensemble.name for ensemble in task._filters]
     primary = choose_primary(name, [MetricKey(metric, own) for metric in task.aggregation() for own in filters])
     if primary is None:
         raise NoRunningScore("the task has no metric that could be its score")
-    if _WRITES.search(_source(task.aggregation()[primary.key.metric])):
+    if may_write_files(task.aggregation()[primary.key.metric]):
         raise NoRunningScore(f"the aggregation of {primary.key.metric} may write files")
     return primary.key
-
-
-def _scoring_source(task: Any) -> str:
-    function = getattr(task.config, "process_results", None)
-    file = inspect.getsourcefile(inspect.unwrap(function)) if callable(function) else None
-    return Path(file).read_text(encoding="utf-8") if file else ""
-
-
-def _source(function: Any) -> str:
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return ""
-
-
-def _without_retries(task: Any) -> Any:
-    """Return the task's scoring without lmms-eval's retries, which wait two seconds four times over."""
-    return inspect.unwrap(type(task).process_results).__get__(task)
 
 
 def _answered_documents(requests: Sequence[Any], answers: Sequence[Any]) -> dict[int, list[Any]]:
@@ -170,8 +132,7 @@ def _answered_documents(requests: Sequence[Any], answers: Sequence[Any]) -> dict
     for request, answer in zip(requests, answers, strict=True):
         own = copies.get(id(request))
         if own is None:
-            own = copies[id(request)] = copy.copy(request)
-            own.resps, own.filtered_resps, own.raw_filtered_resps = [], {}, {}
+            own = copies[id(request)] = unanswered(request)
             documents[request.doc_id].append(own)
         own.resps.append(unwrap_generation_output(answer)[0])
     return {doc_id: sorted(own, key=lambda instance: instance.idx) for doc_id, own in documents.items()}

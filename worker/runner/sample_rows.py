@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_lmms.reading.primary_metric import MetricKey
+from mlflow_lmms.reading.metric_key import MetricKey, reported_metrics
 from worker.runner.failures import TaskFailure
 
-_NOT_METRICS = ("_stderr", "_stderr_clt", "_stderr_clustered")
+TOKEN_KINDS = ("input", "output", "reasoning")
 
 
 @dataclass
@@ -25,14 +25,25 @@ class SampleRows:
     doc_ids: list[int]
     inputs: list[str]
     targets: list[str]
+    raw_targets: list[Any]
     responses: list[list[str]]
     filtered: dict[str, list[str]] = field(default_factory=dict)
     values: dict[MetricKey, list[Any]] = field(default_factory=dict)
+    tokens: dict[str, list[int | None]] = field(default_factory=dict)
 
     @property
     def empty_responses(self) -> int:
         """How many documents got nothing but blank answers."""
         return sum(not any(answer.strip() for answer in answers) for answers in self.responses)
+
+    @property
+    def usage(self) -> dict[str, int] | None:
+        """The tokens of all answers that were counted, and over how many documents; None where nothing was."""
+        counted = {
+            f"{kind}_tokens": [count for count in counts if count is not None] for kind, counts in self.tokens.items()
+        }
+        sums = {name: sum(counts) for name, counts in counted.items() if counts}
+        return {**sums, "samples": max(map(len, counted.values()))} if sums else None
 
 
 def read_rows(
@@ -49,25 +60,20 @@ def read_rows(
         doc_ids=list(expected),
         inputs=[as_text(requests[i][0].args[0]) for i in expected],
         targets=[as_text(first[i]["target"]) for i in expected],
+        raw_targets=[first[i]["target"] for i in expected],
         responses=[[as_text(answer) for request in requests[i] for answer in request.resps] for i in expected],
         filtered={name: [_filtered_text(rows[i]) for i in expected] for name, rows in by_filter.items()},
         values={
             MetricKey(metric, name): [by_filter[name][i].get(metric) for i in expected]
             for metric, name in metric_keys(results, filters)
         },
+        tokens={kind: [_tokens(requests[i], kind) for i in expected] for kind in TOKEN_KINDS},
     )
 
 
 def metric_keys(results: Mapping[str, Any], filters: Sequence[str]) -> list[MetricKey]:
     """List the metrics of lmms-eval's results entry, without its standard errors."""
-    keys = [
-        MetricKey(entry.removesuffix(f",{name}"), name)
-        for entry in results
-        for name in filters
-        if entry.endswith(f",{name}")
-    ]
-    derived = {MetricKey(key.metric + suffix, key.filter) for key in keys for suffix in _NOT_METRICS}
-    return [key for key in keys if key not in derived]
+    return [key for key in reported_metrics(results) if key.filter in filters]
 
 
 def as_text(value: Any) -> str:
@@ -100,6 +106,13 @@ def _split_by_filter(
                 f"lmms-eval returned {len(rows)} different ones",
             )
     return by_filter
+
+
+def _tokens(requests: Sequence[Any], kind: str) -> int | None:
+    """The tokens of all answers to a document's requests, where the adapter counted each of them."""
+    answers = (count for request in requests for count in request.token_counts)
+    counts: list[Any] = [getattr(count, f"{kind}_tokens", None) for count in answers]
+    return sum(counts) if counts and None not in counts else None
 
 
 def _filtered_text(row: Mapping[str, Any]) -> str:

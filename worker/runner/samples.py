@@ -1,51 +1,78 @@
 """The two Parquet files of a task: all samples, and the scores alone in the order of the document hash.
 
-Owns their columns and types.
+Owns their columns, types and row groups: a reader of one page or one picture reads one group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mlflow_lmms.reading.primary_metric import MetricKey
-from mlflow_lmms.reading.sample_scores import Scores
+from mlflow_lmms.reading.metric_key import MetricKey
+from mlflow_lmms.reading.row_key import row_key
 from worker.runner.document_records import DocumentRecord
 from worker.runner.output_files import write_atomically
 from worker.runner.sample_rows import SampleRows
 
-_MEDIA = pa.list_(pa.struct([("mime", pa.string()), ("data", pa.binary())]))
+_MEDIA = pa.list_(
+    pa.struct(
+        [
+            ("kind", pa.string()),
+            ("mime", pa.string()),
+            ("sha256", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("seconds", pa.float64()),
+            ("bytes", pa.int64()),
+            ("data", pa.binary()),
+        ]
+    )
+)
+_GROUP_ROWS, _GROUP_MEDIA = 512, 1 << 18
 
 
 def samples_table(
-    rows: SampleRows, scores: Mapping[MetricKey, Scores], records: Mapping[int, DocumentRecord]
+    rows: SampleRows,
+    scores: Mapping[MetricKey, Sequence[float | None]],
+    errored: Sequence[str | None],
+    records: Mapping[int, DocumentRecord],
 ) -> pa.Table:
     """Build the table of samples, one row per document."""
     ordered = [records[doc_id] for doc_id in rows.doc_ids]
+    inputs, targets = [_valid(text) for text in rows.inputs], [_valid(text) for text in rows.targets]
     columns: dict[str, pa.Array] = {
         "doc_id": pa.array(rows.doc_ids, pa.int64()),
         "doc_hash": pa.array([record.content_hash for record in ordered], pa.string()),
-        "input": _texts(rows.inputs),
-        "target": _texts(rows.targets),
+        "row_key": pa.array(map(row_key, rows.doc_ids, inputs, targets), pa.string()),
+        "input": pa.array(inputs, pa.string()),
+        "target": pa.array(targets, pa.string()),
         "responses": pa.array([[_valid(text) for text in own] for own in rows.responses], pa.list_(pa.string())),
+        "errored": pa.array(errored, pa.string()),
     }
     columns |= {f"filtered:{name}": _texts(texts) for name, texts in rows.filtered.items()}
     columns |= {score_column(key): pa.array(own, pa.float64()) for key, own in scores.items()}
+    columns |= {
+        f"tokens:{name}": pa.array(counts, pa.int64())
+        for name, counts in rows.tokens.items()
+        if any(count is not None for count in counts)
+    }
     names = dict.fromkeys(name for record in ordered for name in record.scalars)
     columns |= {f"doc:{name}": _scalar_array([record.scalars.get(name) for record in ordered]) for name in names}
-    columns["media"] = pa.array([[picture._asdict() for picture in record.thumbnails] for record in ordered], _MEDIA)
+    columns["media"] = pa.array([[item.row() for item in record.media] for record in ordered], _MEDIA)
     return pa.table(columns)
 
 
-def scores_table(samples: pa.Table) -> pa.Table:
-    """Build the small table that paired statistics read."""
-    names = [name for name in samples.column_names if name.startswith("score:")]
-    scores = samples.select(["doc_hash", "doc_id", *names])
-    return scores.sort_by([("doc_hash", "ascending"), ("doc_id", "ascending")])
+def scores_table(samples: pa.Table, accepted: Collection[MetricKey]) -> pa.Table:
+    """Build the small table that paired statistics read: scores that explain the task's own value, and no others."""
+    keys = ["doc_hash", "row_key", "doc_id"]
+    scores = samples.select([*keys, *map(score_column, accepted)])
+    return scores.sort_by([(key, "ascending") for key in keys])
 
 
 def score_column(key: MetricKey) -> str:
@@ -55,7 +82,34 @@ def score_column(key: MetricKey) -> str:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file."""
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, table.schema, compression="zstd") as file:
+            for start, size in _row_groups(table):
+                file.write_table(table.slice(start, size), row_group_size=size)
+
+    write_atomically(path, write)
+
+
+def _row_groups(table: pa.Table) -> Iterator[tuple[int, int]]:
+    """Start and size of each row group: few rows, and fewer where their pictures are large."""
+    weights = _media_bytes(table)
+    start = weight = 0
+    for end in range(1, table.num_rows + 1):
+        weight += weights[end - 1]
+        if end == table.num_rows or end - start == _GROUP_ROWS or weight >= _GROUP_MEDIA:
+            yield start, end - start
+            start, weight = end, 0
+
+
+def _media_bytes(table: pa.Table) -> list[int]:
+    if "media" not in table.column_names:
+        return [0] * table.num_rows
+    media = table["media"].combine_chunks()
+    sizes = pc.fill_null(pc.binary_length(pc.struct_field(pc.list_flatten(media), "data")), 0).to_numpy()
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(media), 0).to_numpy())
+    totals = np.concatenate([[0], np.cumsum(sizes)])[np.concatenate([[0], ends])]
+    return [int(size) for size in np.diff(totals)]
 
 
 def _texts(values: Sequence[str]) -> pa.Array:

@@ -6,22 +6,16 @@ indexing all of lmms-eval's own tasks takes seconds. (lmms-eval 0.7.3.)
 
 from __future__ import annotations
 
-import copy
-import functools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmms_eval import tasks as lmms_tasks
-from lmms_eval.tasks import TaskManager
-
+from mlflow_lmms.reading.group_members import SEPARATOR
 from worker.runner.failures import TaskFailure
+from worker.runner.group_tasks import GroupAwareManager
+from worker.runner.own_tasks import own_files
 from worker.runner.random_state import seed_all
 from worker.runner.request import RunRequest
-
-_OWN_TASKS = Path(lmms_tasks.__file__).parent
-_NAMED = re.compile(rb"^(?:task|group)[ \t]*:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 class TaskSource:
@@ -30,81 +24,68 @@ class TaskSource:
     def __init__(self, request: RunRequest) -> None:
         self._request = request
         self._folders = list(request.include_paths)
-        self._complete: Any = None
+        self._complete: GroupAwareManager | None = None
         self.manager = self._index(self._folders)
 
     def load(self, name: str, task_type: str) -> dict[str, Any]:
         """Return the leaf tasks that `name` stands for, with their data sets loaded."""
         manager = self._manager_of(name)
-        if name not in manager.task_index:
+        if name not in manager.task_index and not manager.add_member(name):
             raise TaskFailure(
                 "bad_request",
                 f"lmms-eval has no task, group or tag called {name!r} in its own tasks or in "
                 f"{list(self._request.include_paths)}; correct the name or add the folder that holds it",
             )
         seeds = self._request.seeds
-        seed_all(seeds.python, seeds.numpy, seeds.torch)
-        return dict(_leaves(manager.load_task_or_group(name, task_type)))
+        leaves: dict[str, Any] = {}
+        for leaf in self._leaf_names(manager, name):
+            seed_all(seeds.python, seeds.numpy, seeds.torch)
+            leaves |= dict(_leaves(manager.load_task_or_group(leaf, task_type)))
+        return leaves
 
-    def _manager_of(self, name: str) -> Any:
+    def _leaf_names(self, manager: GroupAwareManager, name: str) -> list[str]:
+        """A group's tasks under the names that they run under; lmms-eval's own expansion knows no such names."""
+        if manager.kind(name) != "group":
+            return [name]
+        names = list(dict.fromkeys(member.name for member in manager.members(name)))
+        for leaf in names:
+            if leaf not in manager.task_index:
+                manager.add_member(leaf)
+        return names
+
+    def _manager_of(self, name: str) -> GroupAwareManager:
         """Return an index that holds all that the name needs; the whole one only when nothing less does."""
-        if not _holds(self.manager, name) and (folder := _own_folder(name)) is not None:
-            self._folders.append(str(folder))
-            self.manager = self._index(self._folders)
+        if not _holds(self.manager, name):
+            folder = _own_folder(name.rpartition(SEPARATOR)[2])
+            if folder is not None:
+                self._folders.append(str(folder))
+                self.manager = self._index(self._folders)
         if _holds(self.manager, name):
             return self.manager
         if self._complete is None:
             self._complete = self._index(list(self._request.include_paths), include_defaults=True)
         return self._complete
 
-    def _index(self, folders: list[str], include_defaults: bool = False) -> Any:
-        return _Index(include_path=folders or None, include_defaults=include_defaults, model_name=self._request.model)
+    def _index(self, folders: list[str], include_defaults: bool = False) -> GroupAwareManager:
+        return GroupAwareManager(
+            include_path=folders or None, include_defaults=include_defaults, model_name=self._request.model
+        )
 
 
-class _Index(TaskManager):  # type: ignore[misc]
-    """lmms-eval's index, but for its own tasks, which are read once in a process."""
-
-    def _get_task_and_group(self, task_dir: str) -> Any:
-        own = Path(task_dir) == _OWN_TASKS
-        return copy.deepcopy(_own_index()) if own else super()._get_task_and_group(task_dir)
-
-
-@functools.cache
-def _own_index() -> Any:
-    return TaskManager(include_defaults=False)._get_task_and_group(str(_OWN_TASKS))
-
-
-def index_own_tasks() -> None:
-    """Read what lmms-eval's own tasks are called, so that no later look-up in this process, or a copy, has to."""
-    _own_index()
-    _own_folders()
-
-
-def _holds(manager: Any, name: str) -> bool:
+def _holds(manager: GroupAwareManager, name: str) -> bool:
     """Whether an index knows the name and, for a group, every member's name."""
-    index = manager.task_index
-    if name not in index or index[name]["type"] == "tag":
+    kind = manager.kind(name)
+    if kind is None and SEPARATOR in name:
+        return _holds(manager, name.rpartition(SEPARATOR)[2])
+    if kind is None or kind == "tag":
         return False  # a tag's members may lie in folders that are not indexed
-    if index[name]["type"] != "group":
-        return True
-    members = manager._get_config(name)["task"]
-    return all(isinstance(member, str) and _holds(manager, member) for member in members)
+    return kind == "task" or manager.holds(name, lambda task: bool(own_files(task)))
 
 
 def _own_folder(name: str) -> Path | None:
     """Return the folder of the one file among lmms-eval's own tasks that defines `name`, if it is one."""
-    folders = _own_folders().get(name.encode(), [])
-    return folders[0] if len(folders) == 1 else None
-
-
-@functools.cache
-def _own_folders() -> dict[bytes, list[Path]]:
-    """The folder of each file that defines a name, by name."""
-    found: dict[bytes, list[Path]] = {}
-    for file in _OWN_TASKS.rglob("*.yaml"):
-        for name in set(_NAMED.findall(file.read_bytes())):
-            found.setdefault(name, []).append(file.parent)
-    return found
+    files = own_files(name)
+    return files[0].parent if len(files) == 1 else None
 
 
 def _leaves(tree: dict[Any, Any]) -> Iterator[tuple[str, Any]]:

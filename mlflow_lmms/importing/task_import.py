@@ -1,0 +1,316 @@
+"""Turns one task of a results file, and its samples file, into the files that the runner writes for a task.
+
+Owns the order of the steps and the task's document; one task's samples are read once and never held.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mlflow_lmms.importing.fingerprints import file_fingerprint
+from mlflow_lmms.importing.json_files import plain
+from mlflow_lmms.importing.results_file import LM_EVAL, ResultsFile, TaskEntry
+from mlflow_lmms.importing.sample_spool import DocumentSpool
+from mlflow_lmms.importing.sample_tables import TableLayout, TableSums, write_tables
+from mlflow_lmms.importing.samples_reader import SamplesReader
+from mlflow_lmms.importing.scrubbed import scrub_tree
+from mlflow_lmms.importing.task_metrics import ImportedMetric, MetricEvidence, import_metric
+from mlflow_lmms.names import escape
+from mlflow_lmms.reading.errored import ErroredPolicy
+from mlflow_lmms.reading.metric_key import MetricKey
+from mlflow_lmms.reading.primary_metric import Primary, choose_primary, find_metric
+from mlflow_lmms.reading.result_warnings import ResultWarning, TaskFacts, WarningName
+from mlflow_lmms.reading.sample_facts import is_judged
+from mlflow_lmms.reading.slice_sums import DimensionSlices
+from mlflow_lmms.reading.warning_rules import expected_documents, task_warnings
+from mlflow_lmms.scrubbing import Scrubber
+from mlflow_lmms.work_order import PROTOCOL
+
+#: Told how many lines of the samples file have been read.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What the user asked for that concerns one task."""
+
+    primary: str | None = None
+    dimensions: tuple[str, ...] = ()
+    policy: ErroredPolicy = field(default_factory=ErroredPolicy)
+
+
+@dataclass(frozen=True)
+class ImportedTask:
+    """A task that has been read; its tables are written, its document is not yet."""
+
+    name: str
+    documents: int
+    samples: int
+    metrics: Mapping[MetricKey, ImportedMetric]
+    primary: Primary | None
+    warnings: tuple[ResultWarning, ...]
+    failed: str | None
+    document: Mapping[str, Any]
+    samples_table: Path
+
+    @property
+    def best(self) -> ImportedMetric | None:
+        """The primary metric."""
+        return self.metrics[self.primary.key] if self.primary else None
+
+
+class TaskImport:
+    """Imports the tasks of one results file into a folder."""
+
+    def __init__(self, results: ResultsFile, folder: Path, scrubber: Scrubber) -> None:
+        self._results = results
+        self._folder = folder
+        self._scrubber = scrubber
+        for name in ("tasks", "samples"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def read(
+        self, entry: TaskEntry, samples: Path | None, options: TaskOptions, scratch: Path, progress: Progress
+    ) -> ImportedTask:
+        """Read the task and write its tables.
+
+        Raises:
+            RefusedFileError: the samples file is not sound.
+        """
+        candidates = [key for key, metric in entry.metrics.items() if metric.value is not None]
+        primary = choose_primary(entry.name, candidates, options.primary)
+        spool = DocumentSpool(scratch)
+        try:
+            reader = SamplesReader(
+                entry,
+                primary.key if primary else None,
+                options.dimensions,
+                options.policy,
+                is_judged([key.metric for key in entry.metrics], None),
+                spool,
+                holds_documents=self._results.origin == LM_EVAL,
+            )
+            if samples is not None:
+                for lines in reader.read(samples):
+                    progress(lines)
+            layout, slices = self._plan(entry, reader, primary)
+            sums = self._write_tables(entry, spool, layout, scratch)
+        finally:
+            spool.close()
+        metrics = self._metrics(entry, reader, sums, options.policy)
+        warnings = self._warnings(entry, reader, metrics, primary, options, read=samples is not None)
+        document = {
+            **self._facts(entry, reader, sums, primary, hashed=layout.hashed),
+            **self._findings(reader, metrics, primary, options.policy),
+            **_slices(slices, metrics.get(primary.key) if primary else None),
+        }
+        return ImportedTask(
+            name=entry.name,
+            documents=reader.documents,
+            samples=reader.rows,
+            metrics=metrics,
+            primary=primary,
+            warnings=tuple(warnings),
+            failed=next((own.outcome.failed for own in metrics.values() if own.outcome.failed), None),
+            document=document,
+            samples_table=self._folder / document["samples_file"],
+        )
+
+    def write(self, task: ImportedTask) -> Path:
+        """Write the task's document, which makes its files whole; return its path."""
+        file = self._folder / "tasks" / f"{escape(task.name)}.json"
+        document = {**task.document, "warnings": [warning.document() for warning in task.warnings]}
+        content = scrub_tree(self._scrubber, plain(document))
+        file.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
+        # MLflow shows when a score was made, not when it was imported.
+        os.utime(file, (self._results.ended_at, self._results.ended_at))
+        return file
+
+    def _plan(
+        self, entry: TaskEntry, reader: SamplesReader, primary: Primary | None
+    ) -> tuple[TableLayout, list[DimensionSlices]]:
+        readings = {key: reader.scores[key].reading(own.value) for key, own in entry.metrics.items()}
+        derivations = {
+            key: reading.derivation.name if reading.derivation else "direct"
+            for key, reading in readings.items()
+            if reading.derivation or reading.sums.n
+        }
+        reading = readings.get(primary.key) if primary else None
+        slices = reader.slices.slices(reading.derivation.name if reading and reading.derivation else None)
+        dimensions = tuple(
+            own.dimension.name
+            for own in slices
+            if own.dimension.source in ("scoring", "declared") and own.dimension.name not in reader.columns
+        )
+        columns = {name: _column_type(kinds) for name, kinds in reader.columns.items()}
+        layout = TableLayout(
+            filters=reader.filters,
+            places=reader.keys,
+            derivations=derivations,
+            accepted=tuple(key for key, own in readings.items() if own.factor is not None),
+            columns=columns | dict.fromkeys(dimensions, pa.string()),
+            dimensions=dimensions,
+            tokens=(reader.has_tokens[0], reader.has_tokens[1]),
+            hashed=reader.hashed,
+            documents=reader.documents,
+        )
+        return layout, slices
+
+    def _write_tables(self, entry: TaskEntry, spool: DocumentSpool, layout: TableLayout, scratch: Path) -> TableSums:
+        name = escape(entry.name)
+        samples = self._folder / "samples" / f"{name}.parquet"
+        scores = self._folder / "samples" / f"{name}.scores.parquet"
+        return write_tables(spool, layout, self._scrubber, samples, scores, scratch)
+
+    def _metrics(
+        self, entry: TaskEntry, reader: SamplesReader, sums: TableSums, policy: ErroredPolicy
+    ) -> dict[MetricKey, ImportedMetric]:
+        errored = sum(reader.errored.values())
+        return {
+            key: import_metric(
+                entry,
+                reported,
+                MetricEvidence(
+                    reading=reader.scores[key].reading(reported.value),
+                    sound=sums.sound.get(key),
+                    errored=sums.errored.get(key),
+                    errored_rows=errored,
+                    rows=reader.with_value(key),
+                    documents=reader.documents,
+                ),
+                policy,
+            )
+            for key, reported in entry.metrics.items()
+        }
+
+    def _warnings(
+        self,
+        entry: TaskEntry,
+        reader: SamplesReader,
+        metrics: Mapping[MetricKey, ImportedMetric],
+        primary: Primary | None,
+        options: TaskOptions,
+        *,
+        read: bool,
+    ) -> list[ResultWarning]:
+        limit, offset = self._results.limit, self._results.offset
+        candidates = [key for key, metric in entry.metrics.items() if metric.value is not None]
+        facts = TaskFacts(
+            task=entry.name,
+            output_type=entry.output_type,
+            metrics=[metric.facts() for metric in metrics.values()],
+            primary=primary.key if primary else None,
+            wanted=options.primary,
+            wanted_found=options.primary is None or find_metric(candidates, options.primary) is not None,
+        )
+        reader.facts.fill(facts)
+        facts.samples_read = read
+        facts.duplicates = reader.duplicate_evidence()
+        facts.total, facts.limit, facts.offset = entry.size, limit, offset
+        facts.documents = reader.documents if read else entry.documents or 0
+        facts.expected = _expected(entry, limit, offset)
+        facts.judge = is_judged([key.metric for key in entry.metrics], None)
+        facts.scale_matters = self._results.in_plain_group(entry.name)
+        warnings = task_warnings(facts)
+        return [_two_runs(own) if reader.two_runs() else own for own in warnings]
+
+    def _facts(
+        self, entry: TaskEntry, reader: SamplesReader, sums: TableSums, primary: Primary | None, *, hashed: bool
+    ) -> dict[str, Any]:
+        name = escape(entry.name)
+        tokens = {**reader.usage, "samples": reader.documents} if any(reader.has_tokens) else None
+        return {
+            "protocol": PROTOCOL,
+            "task": entry.name,
+            "attempt": 1,
+            "output_type": entry.output_type,
+            "samples": reader.documents,
+            "documents": entry.size or entry.documents or reader.documents,
+            "pairing": "content" if hashed else "row",
+            "fingerprint": file_fingerprint(
+                self._results, entry, sums if reader.rows else None, primary.key.filter if primary else None
+            ),
+            "judge": None,
+            "usage": tokens,
+            "empty_responses": reader.errored["blank answer"],
+            "seconds": round((self._results.seconds or 0.0) / len(self._results.tasks), 3),
+            "raw": entry.raw,
+            "stability": None,
+            "samples_file": f"samples/{name}.parquet",
+            "scores_file": f"samples/{name}.scores.parquet",
+        }
+
+    def _findings(
+        self,
+        reader: SamplesReader,
+        metrics: Mapping[MetricKey, ImportedMetric],
+        primary: Primary | None,
+        policy: ErroredPolicy,
+    ) -> dict[str, Any]:
+        return {
+            "metrics": [metric.document() for metric in metrics.values()],
+            "primary": None if primary is None else {**primary.key._asdict(), "reason": primary.reason},
+            "errored": {
+                "count": sum(reader.errored.values()),
+                "reasons": dict(reader.errored.most_common()),
+                "policy": policy.policy,
+                "fail_above": policy.fail_above,
+            },
+        }
+
+
+def _two_runs(warning: ResultWarning) -> ResultWarning:
+    if warning.name is not WarningName.DUPLICATE_IDS:
+        return warning
+    message = (
+        "Nearly every document is there more often than the task has filters: two evaluations wrote into this one "
+        "file in the same second, and whose a row is cannot be told."
+    )
+    return replace(warning, message=message)
+
+
+def _expected(entry: TaskEntry, limit: float | None, offset: int) -> int | None:
+    """How many documents the file should hold; lmms-eval's own count knows nothing of an offset."""
+    if entry.documents is None or entry.size is None or not offset:
+        return entry.documents
+    whole = int(limit) if limit is not None and limit >= 1 else None
+    return expected_documents(entry.size, whole, offset)
+
+
+def _column_type(kinds: set[type]) -> pa.DataType:
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds == {int}:
+        return pa.int64()
+    return pa.float64() if kinds <= {int, float} else pa.string()
+
+
+def _slices(slices: Sequence[DimensionSlices], best: ImportedMetric | None) -> dict[str, Any]:
+    factor = best.reading.factor if best else None
+    scored = [
+        {
+            "dimension": own.dimension.name,
+            **best.key._asdict(),
+            "value": piece.value,
+            "n": piece.scores.n,
+            "score": piece.scores.mean * factor,
+            "sd": piece.scores.sd,
+        }
+        for own in slices
+        for piece in own.slices
+        if best is not None and factor is not None and piece.scores.n
+    ]
+    return {
+        "dimensions": [own.dimension.name for own in slices],
+        "dimension_sources": {
+            own.dimension.name: {"source": own.dimension.source, "outcome": own.dimension.outcome} for own in slices
+        },
+        "slices": scored,
+    }
