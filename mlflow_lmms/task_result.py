@@ -193,9 +193,10 @@ class TaskResult(BaseModel):
     @property
     def partial(self) -> bool:
         """Whether the run was limited to a part of the task's documents; rows that got lost are another matter."""
-        if "origin" in self.fingerprint:
-            return any(warning.name == WarningName.PARTIAL_RUN for warning in self.warnings)
-        return self.fingerprint.get("limit") is not None or bool(self.fingerprint.get("offset"))
+        if any(warning.name == WarningName.PARTIAL_RUN for warning in self.warnings):
+            return True
+        limited = self.fingerprint.get("limit") is not None or bool(self.fingerprint.get("offset"))
+        return limited and "origin" not in self.fingerprint  # of an earlier release, which had no warnings
 
 
 def read_task_result(path: Path) -> TaskResult:
