@@ -264,7 +264,7 @@ def test_a_warning_stands_in_words_with_examples_that_open_their_samples() -> No
         examples=("document 12", "no document"),
     )  # fmt: skip
     harmless = TaskWarning(name="unknown_scale", message="Its scale is unknown.")
-    first, second = findings([with_findings(warnings=(warning, harmless))], samples_url, offset=2)
+    first, second = findings([with_findings(warnings=(harmless, warning))], samples_url, offset=2)
     assert (first.title, first.message, first.counts) == ("Empty responses", warning.message, "30 of 40")
     assert [(e.text, e.url) for e in first.examples] == [("document 12", "task=t&offset=10"), ("no document", None)]
     assert (first.ranked, second.ranked, second.counts) == (False, True, "")
