@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mlflow_lmms.importing.cluster_sums import ClusterSums
 from mlflow_lmms.importing.sample_spool import DocumentSpool, KeySpool
 from mlflow_lmms.importing.scrubbed import valid
 from mlflow_lmms.reading.metric_key import MetricKey
@@ -61,6 +62,9 @@ class TableLayout:
     tokens: tuple[bool, bool] = (False, False)
     hashed: bool = False
     documents: int = 0
+    clustered: bool = False
+    wrong_if_errored: bool = False
+    without_errored: bool = False
 
 
 @dataclass
@@ -69,6 +73,7 @@ class TableSums:
 
     sound: dict[MetricKey, ScoreSums] = field(default_factory=dict)
     errored: dict[MetricKey, ScoreSums] = field(default_factory=dict)
+    clusters: dict[MetricKey, ClusterSums] = field(default_factory=dict)
     rows: str = ""
     dataset: str | None = None
 
@@ -86,6 +91,7 @@ class _Document:
     filtered: dict[str, str] = field(default_factory=dict)
     numbers: dict[MetricKey, Any] = field(default_factory=dict)
     errored: str | None = None
+    cluster: str | None = None
     key: str = ""
     content: str | None = None
 
@@ -103,6 +109,7 @@ def write_tables(
                 table = _table(documents, layout, schema, scrubber)
                 writer.write_table(table, row_group_size=len(documents))
                 _sum_up(documents, layout, sums)
+                _sum_clusters(documents, layout, sums)
                 keys.add([(own.content, own.key, own.doc_id, _accepted(own, layout)) for own in documents])
         _write_scores(keys, layout, scores, sums)
     finally:
@@ -146,7 +153,7 @@ def _batches(spool: DocumentSpool, layout: TableLayout) -> Iterator[list[_Docume
 def _document(doc_id: int, rows: Sequence[tuple[int, Any]], layout: TableLayout) -> _Document:
     document = _Document(doc_id)
     is_raw = False
-    for _, (place, filtered, numbers, errored, dimensions, answers, raw, whole) in rows:
+    for _, (place, filtered, numbers, errored, dimensions, cluster, answers, raw, whole) in rows:
         name = layout.filters[place]
         document.filtered[name] = filtered
         for key, number in zip(layout.places[name], numbers, strict=True):
@@ -154,6 +161,7 @@ def _document(doc_id: int, rows: Sequence[tuple[int, Any]], layout: TableLayout)
             if number is not None and derivation is not None:
                 document.numbers[key] = number.get(derivation) if isinstance(number, dict) else number
         document.errored = errored or document.errored
+        document.cluster = cluster or document.cluster
         if answers is not None and not is_raw:
             document.responses, is_raw = answers, raw
         if whole is not None:
@@ -235,6 +243,15 @@ def _sum_up(documents: Sequence[_Document], layout: TableLayout, sums: TableSums
             ]
             if own:
                 kept[key] = kept.get(key, ScoreSums()).merged(sums_of(own))
+
+
+def _sum_clusters(documents: Sequence[_Document], layout: TableLayout, sums: TableSums) -> None:
+    for key in layout.accepted if layout.clustered else ():
+        own = sums.clusters.setdefault(key, ClusterSums())
+        for document in documents:
+            number = 0.0 if document.errored and layout.wrong_if_errored else document.numbers.get(key)
+            if number is not None and not (document.errored and layout.without_errored):
+                own.add(document.cluster, number)
 
 
 def sums_of(numbers: Sequence[float]) -> ScoreSums:

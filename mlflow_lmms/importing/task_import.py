@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mlflow_lmms.catalogue.dimensions import declared_dimensions
 from mlflow_lmms.importing.fingerprints import file_fingerprint
 from mlflow_lmms.importing.json_files import plain
 from mlflow_lmms.importing.results_file import LM_EVAL, ResultsFile, TaskEntry
@@ -91,7 +92,7 @@ class TaskImport:
             reader = SamplesReader(
                 entry,
                 primary.key if primary else None,
-                options.dimensions,
+                options.dimensions or tuple(declared_dimensions(dict(entry.config))),
                 options.policy,
                 is_judged([key.metric for key in entry.metrics], None),
                 spool,
@@ -100,7 +101,7 @@ class TaskImport:
             if samples is not None:
                 for lines in reader.read(samples):
                     progress(lines)
-            layout, slices = self._plan(entry, reader, primary)
+            layout, slices = self._plan(entry, reader, primary, options.policy)
             sums = self._write_tables(entry, spool, layout, scratch)
         finally:
             spool.close()
@@ -134,7 +135,7 @@ class TaskImport:
         return file
 
     def _plan(
-        self, entry: TaskEntry, reader: SamplesReader, primary: Primary | None
+        self, entry: TaskEntry, reader: SamplesReader, primary: Primary | None, policy: ErroredPolicy
     ) -> tuple[TableLayout, list[DimensionSlices]]:
         readings = {key: reader.scores[key].reading(own.value) for key, own in entry.metrics.items()}
         derivations = {
@@ -160,6 +161,9 @@ class TaskImport:
             tokens=(reader.has_tokens[0], reader.has_tokens[1]),
             hashed=reader.hashed,
             documents=reader.documents,
+            clustered=isinstance(entry.config.get("cluster_key"), str),
+            wrong_if_errored=policy.policy == "wrong",
+            without_errored=policy.policy == "drop",
         )
         return layout, slices
 
@@ -184,6 +188,7 @@ class TaskImport:
                     errored_rows=errored,
                     rows=reader.with_value(key),
                     documents=reader.documents,
+                    clusters=sums.clusters[key].stderr() if key in sums.clusters else None,
                 ),
                 policy,
             )
