@@ -160,7 +160,7 @@ def test_a_flagged_result_is_on_the_board_with_its_warning_and_ranked_when_asked
     visitor: FlaskClient, outsider: str
 ) -> None:
     page = opened(visitor, "/lmms/leaderboard")
-    assert f'href="/lmms/evaluations/{outsider}#warnings"' in page and "Below chance: It is below chance" in page
+    assert f'href="/lmms/evaluations/{outsider}#warnings"' in page and "Below chance, 3 of 80" in page
     api = "/lmms/api/v1/leaderboard"
     for query, ranked in (("", False), ("?flagged=1", True)):
         (row,) = [row for row in visitor.get(api + query).get_json()["rows"] if row["model"] == "outsider"]
