@@ -419,3 +419,11 @@ def test_dimensions_that_a_task_declares_are_kept(tmp_path: Path, read: Reader) 
     found = read(tmp_path)
     assert found.document["dimension_sources"]["kind"]["source"] == "declared"
     assert len([piece for piece in found.result.slices if piece.dimension == "kind"]) == 10
+
+
+@pytest.mark.parametrize(("told", "limit"), [(40.0, "40"), (0.1, "0.1"), (-1, None), (None, None), ("many", None)])
+def test_a_limit_is_a_number_of_documents_or_a_share(told: Any, limit: str | None, tmp_path: Path) -> None:
+    outputs.sound(tmp_path, config={"model": "vllm", "limit": told})
+    results = results_of(tmp_path)
+    run = describe_run(results, model_of(results, Scrubber()), Scrubber(), source="import")
+    assert run.params.get("limit") == limit

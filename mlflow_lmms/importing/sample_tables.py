@@ -5,7 +5,6 @@ Owns columns, types and row groups, and that every text is scrubbed. Which numbe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from mlflow_lmms.importing.cluster_sums import ClusterSums
 from mlflow_lmms.importing.sample_spool import DocumentSpool, KeySpool
+from mlflow_lmms.importing.scores_table import score_column, write_scores
 from mlflow_lmms.importing.scrubbed import valid
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.row_key import row_key
@@ -27,7 +27,6 @@ from mlflow_lmms.scrubbing import Scrubber
 
 #: Row groups are small, so that one page of samples reads one; but the writer remembers each, so they are not many.
 FEWEST_ROWS, MOST_ROWS, MOST_GROUPS, TEXT_AT_ONCE = 512, 4096, 256, 8_000_000
-_SCORE_ROWS = 4_096
 _MEDIA = pa.list_(
     pa.struct(
         [
@@ -42,7 +41,6 @@ _MEDIA = pa.list_(
         ]
     )
 )
-_KEYS = [("doc_hash", pa.string()), ("row_key", pa.string()), ("doc_id", pa.int64())]
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def write_tables(
                 _sum_up(documents, layout, sums)
                 _sum_clusters(documents, layout, sums)
                 keys.add([(own.content, own.key, own.doc_id, _accepted(own, layout)) for own in documents])
-        _write_scores(keys, layout, scores, sums)
+        sums.rows, sums.dataset = write_scores(keys, layout.accepted, scores, hashed=layout.hashed)
     finally:
         keys.close()
     return sums
@@ -127,11 +125,6 @@ def _schema(layout: TableLayout) -> pa.Schema:
     fields += [(name, pa.int64()) for name, there in named if there]
     fields += [(f"doc:{name}", kind) for name, kind in layout.columns.items()]
     return pa.schema([*fields, ("media", _MEDIA)])
-
-
-def score_column(key: MetricKey) -> str:
-    """Name of a metric's column."""
-    return f"score:{key.metric}:{key.filter}"
 
 
 def _batches(spool: DocumentSpool, layout: TableLayout) -> Iterator[list[_Document]]:
@@ -271,35 +264,3 @@ def sums_of(numbers: Sequence[float]) -> ScoreSums:
 
 def _accepted(document: _Document, layout: TableLayout) -> tuple[float | None, ...]:
     return tuple(document.numbers.get(key) for key in layout.accepted)
-
-
-def _write_scores(keys: KeySpool, layout: TableLayout, path: Path, sums: TableSums) -> None:
-    schema = pa.schema([*_KEYS, *((score_column(key), pa.float64()) for key in layout.accepted)])
-    rows, dataset = hashlib.sha256(), hashlib.sha256()
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for number, batch in enumerate(_some(keys.sorted(), _SCORE_ROWS)):
-            hashes, row_keys, doc_ids, scores = zip(*batch, strict=True)
-            columns = zip(*scores, strict=True) if layout.accepted else ()
-            arrays = [pa.array(hashes, pa.string()), pa.array(row_keys, pa.string()), pa.array(doc_ids, pa.int64())]
-            arrays += [pa.array(column, pa.float64()) for column in columns]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            separator = "\n" if number else ""
-            dataset.update((separator + "\n".join(map(str, hashes))).encode())
-            rows.update((separator + "\n".join(row_keys)).encode())
-    if layout.hashed:
-        rows = hashlib.sha256()
-        for number, batch_of_keys in enumerate(_some(keys.row_keys(), _SCORE_ROWS)):
-            rows.update((("\n" if number else "") + "\n".join(batch_of_keys)).encode())
-        sums.dataset = dataset.hexdigest()
-    sums.rows = rows.hexdigest()
-
-
-def _some(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
