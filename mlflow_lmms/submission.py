@@ -105,7 +105,7 @@ class Submission:
         plan, model = self.check(request)
         self._queue.ping()
         self._store.ping()
-        warnings = self._warnings(model)
+        warnings = [*self._warnings(model), *self._catalogue().known_trouble(plan.tasks)]
         experiment_id = self._experiment(request, on_new_experiment)
         evaluation = self._create(plan, model, experiment_id, by)
         self._lifecycle.mirror(evaluation)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mlflow_lmms.errors import UnreadableOutputError
+from mlflow_lmms.reading.result_warnings import WarningName
 
 _LIMIT = 64 * 1024 * 1024
 
@@ -191,8 +192,11 @@ class TaskResult(BaseModel):
 
     @property
     def partial(self) -> bool:
-        """Whether fewer documents were evaluated than the task has."""
-        return self.samples < self.documents
+        """Whether the run was limited to a part of the task's documents; rows that got lost are another matter."""
+        if any(warning.name == WarningName.PARTIAL_RUN for warning in self.warnings):
+            return True
+        limited = self.fingerprint.get("limit") is not None or bool(self.fingerprint.get("offset"))
+        return limited and "origin" not in self.fingerprint  # of an earlier release, which had no warnings
 
 
 def read_task_result(path: Path) -> TaskResult:

@@ -60,6 +60,14 @@ def test_own_tasks_alone_and_none_there(capsys: pytest.CaptureFixture[str]) -> N
     assert asked(capsys, "--own")["total"] == 0
 
 
+def test_without_lmms_eval_it_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_lmms.cli.catalog.load_catalogue", lambda: Catalogue(complete=False))
+    assert run(["catalog"]) == 0
+    assert "lmms-eval is not installed here" in capsys.readouterr().err
+
+
 def test_a_long_list_is_cut_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["catalog"]) == 0
     printed = capsys.readouterr().out

@@ -115,7 +115,10 @@ def test_a_difference_outweighs_what_is_not_known_and_both_are_said() -> None:
 values = st.sampled_from([None, "a", "b", 0, 5, {"model": "m"}])
 
 
-@given(first=st.dictionaries(st.sampled_from(sorted(FULL)), values), second=st.dictionaries(st.sampled_from(sorted(FULL)), values))  # fmt: skip
+@given(
+    first=st.dictionaries(st.sampled_from(sorted(FULL)), values),
+    second=st.dictionaries(st.sampled_from(sorted(FULL)), values),
+)
 def test_the_verdict_does_not_depend_on_the_order(first: dict[str, Any], second: dict[str, Any]) -> None:
     one, two = compare_fingerprints(first, second), compare_fingerprints(second, first)
     assert one.verdict == two.verdict and len(one.reasons) == len(two.reasons)

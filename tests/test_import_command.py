@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_process import MlflowProcess
 from output_folders import sound, write_results
 
 from mlflow_lmms.cli.main import run
@@ -125,3 +126,19 @@ def test_a_server_that_is_away_is_said_at_once(
     sound(tmp_path)
     assert run(["import", str(tmp_path)]) == 3
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_over_http_the_boards_show_it_at_once(
+    capsys: Captured, open_server: MlflowProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", open_server.url)
+    sound(tmp_path / "outputs", "http_vqa")
+    report = told(capsys, "import", tmp_path / "outputs", "--experiment", "over http")
+    run_id = report["files"][0]["run_id"]
+    experiment = MlflowClient(open_server.url).get_experiment_by_name("over http")
+    assert experiment is not None
+    board = told(capsys, "leaderboard", "--experiment", experiment.experiment_id)
+    assert [column["task"] for column in board["columns"]] == ["http_vqa"]
+    assert board["rows"][0]["model"] == "Qwen/Qwen2-VL-2B-Instruct"
+    status = told(capsys, "status", run_id)
+    assert (status["state"], status["tasks"][0]["score"]) == ("finished", 0.8)

@@ -396,3 +396,34 @@ def test_a_mean_over_some_of_the_documents_is_one(tmp_path: Path, read: Reader) 
     metric = found.value("human")
     assert (metric["factor"], metric["n"], metric["missing"]) == (1.0, 5, 5)
     assert found.samples[0]["score:human:none"] is None
+
+
+def test_documents_in_clusters_widen_the_interval(tmp_path: Path, read: Reader) -> None:
+    scores = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    videos: list[str | None] = ["a", "a", "a", "b", "b", "b", None, None]  # the last two: each by itself
+    values = [{"score": score, "video": video} for score, video in zip(scores, videos, strict=True)]
+    write_samples(tmp_path, "my_vqa", rows(values, "acc"))
+    settings = {"output_type": "generate_until", "cluster_key": "video"}
+    write_results(tmp_path, {"my_vqa": {"acc,none": 0.5}}, documents=8, configs={"my_vqa": settings})
+    metric = read(tmp_path).value("acc")
+    # clusters' sums of deviations from 0.5: 1.5, -1.5, 0.5, -0.5
+    assert metric["clusters"] == 4
+    assert metric["clustered_stderr"] == pytest.approx((5.0 * 4 / 3) ** 0.5 / 8)
+
+
+def test_dimensions_that_a_task_declares_are_kept(tmp_path: Path, read: Reader) -> None:
+    values = [{"score": score, "kind": f"kind {at}"} for at, score in enumerate(SCORES)]
+    write_samples(tmp_path, "my_vqa", rows(values, "acc"))
+    settings = {"output_type": "generate_until", "metadata": {"dimensions": ["kind", ["no name"], 7]}}
+    write_results(tmp_path, {"my_vqa": {"acc,none": 0.8}}, configs={"my_vqa": settings})
+    found = read(tmp_path)
+    assert found.document["dimension_sources"]["kind"]["source"] == "declared"
+    assert len([piece for piece in found.result.slices if piece.dimension == "kind"]) == 10
+
+
+@pytest.mark.parametrize(("told", "limit"), [(40.0, "40"), (0.1, "0.1"), (-1, None), (None, None), ("many", None)])
+def test_a_limit_is_a_number_of_documents_or_a_share(told: Any, limit: str | None, tmp_path: Path) -> None:
+    outputs.sound(tmp_path, config={"model": "vllm", "limit": told})
+    results = results_of(tmp_path)
+    run = describe_run(results, model_of(results, Scrubber()), Scrubber(), source="import")
+    assert run.params.get("limit") == limit

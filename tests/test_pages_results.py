@@ -41,6 +41,7 @@ from plugin_ui.pages.samples import cost_words, media_words
         (1.0, "1.000"),
         (0.0042, "0.0042"),
         (0.0, "0.000"),
+        (-1.7e-18, "0.000"),
         (83.251, "83.25"),
         (1523.4, "1523"),
     ],
@@ -203,7 +204,7 @@ def test_cells_lead_to_what_was_wrong_and_to_the_run_and_say_why_they_are_not_ra
     assert unranked is not None
     assert [(doubt.text, doubt.url) for doubt in unranked.doubts] == [
         ("not comparable: the documents differ", None),
-        ("Below chance: Something is odd.", "/lmms/evaluations/ctwo#warnings"),
+        ("Below chance, 3 of 10", "/lmms/evaluations/ctwo#warnings"),
         ("over a part of the documents", None),
     ]
     assert rows["a"].overall is not None and rows["a"].overall.text == "75%"
@@ -264,7 +265,7 @@ def test_a_warning_stands_in_words_with_examples_that_open_their_samples() -> No
         examples=("document 12", "no document"),
     )  # fmt: skip
     harmless = TaskWarning(name="unknown_scale", message="Its scale is unknown.")
-    first, second = findings([with_findings(warnings=(warning, harmless))], samples_url, offset=2)
+    first, second = findings([with_findings(warnings=(harmless, warning))], samples_url, offset=2)
     assert (first.title, first.message, first.counts) == ("Empty responses", warning.message, "30 of 40")
     assert [(e.text, e.url) for e in first.examples] == [("document 12", "task=t&offset=10"), ("no document", None)]
     assert (first.ranked, second.ranked, second.counts) == (False, True, "")

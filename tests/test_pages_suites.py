@@ -138,7 +138,7 @@ def test_an_imported_run_has_a_page_with_all_that_is_known_of_it(visitor: FlaskC
     assert "only so much" in page and "0.610" in page
     assert "no result of digits_sum" in page
     assert "The same without the queue" not in page and "/cancel" not in page and "/retry" not in page
-    assert "mean of samples" in page and "unknown scale" in page
+    assert "mean of samples" in page and ">fraction</small>" in page
     samples = opened(visitor, f"/lmms/evaluations/{outsider}/samples/digits_vqa?wrong=1")
     assert "wrong samples" in samples and "/media/0" in samples
     assert "No sample is errored." in opened(visitor, f"/lmms/evaluations/{outsider}/samples/digits_vqa?errored=1")
@@ -160,7 +160,7 @@ def test_a_flagged_result_is_on_the_board_with_its_warning_and_ranked_when_asked
     visitor: FlaskClient, outsider: str
 ) -> None:
     page = opened(visitor, "/lmms/leaderboard")
-    assert f'href="/lmms/evaluations/{outsider}#warnings"' in page and "Below chance: It is below chance" in page
+    assert f'href="/lmms/evaluations/{outsider}#warnings"' in page and "Below chance, 3 of 80" in page
     api = "/lmms/api/v1/leaderboard"
     for query, ranked in (("", False), ("?flagged=1", True)):
         (row,) = [row for row in visitor.get(api + query).get_json()["rows"] if row["model"] == "outsider"]
@@ -189,7 +189,8 @@ def test_published_scores_stand_beside_ours_with_their_source(seeded: Seeded, vi
         assert board["verdicts"] == before["verdicts"]
         page = opened(visitor, "/lmms/leaderboard")
         assert ">0.998 reported</a> by a paper" in page
-        assert "published by others: a paper" in opened(visitor, f"/lmms/evaluations/{run_id}")
+        told = opened(visitor, f"/lmms/evaluations/{run_id}")
+        assert "published by others: a paper" in told and 'id="console"' not in told and "/samples/" not in told
     finally:
         client.delete_run(run_id)
         scores.refresh_run(run_id)

@@ -100,15 +100,15 @@ def test_scores_per_document_are_kept_in_memory(run: Run) -> None:
     assert sorted(first.values) == [0.0, 0.0, 2.0]
     assert reader.vector(score()) is first
     assert len(run.fetched) == 1
-    reader.vector(score(attempt=2))
+    reader.vector(score(recorded_at=2.0))
     assert len(run.fetched) == 2
 
 
 def test_the_memory_for_scores_is_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow_lmms.run_reader._VECTORS_KEPT", 2)
     reader = RunReader(run.fetch)
-    for attempt in (1, 2, 1, 3, 1, 2):
-        reader.vector(score(attempt=attempt))
+    for recorded_at in (1.0, 2.0, 1.0, 3.0, 1.0, 2.0):
+        reader.vector(score(recorded_at=recorded_at))
     assert len(run.fetched) == 4  # 2 had to go when 3 came, because 1 was used since
 
 
@@ -137,3 +137,34 @@ def test_the_log_is_filtered_by_level_and_words(run: Run) -> None:
     assert messages(level="INFO", search="load") == ["Model LOADED"]
     assert messages(level="odd", search="json") == ["a line that is no JSON"]
     assert messages(search="\N{REPLACEMENT CHARACTER}") == ["\N{REPLACEMENT CHARACTER}"]
+
+
+def test_warnings_of_a_result_are_read_once_and_by_name_where_its_file_is_gone(run: Run) -> None:
+    assert RunReader(run.fetch).warnings(score()) == ()
+    file = run.folder / Artifact.task_result(TASK)
+    told = json.loads(file.read_text()) | {"warnings": [{"name": "below_chance", "message": "It is.", "count": 3}]}
+    file.write_text(json.dumps(told))
+    reader = RunReader(run.fetch)
+    flagged = score(warnings=("below_chance",))
+    (warning,) = reader.warnings(flagged)
+    assert (warning.message, warning.count) == ("It is.", 3)
+    file.unlink()
+    assert reader.warnings(flagged) == (warning,)
+    (named,) = RunReader(run.fetch).warnings(flagged)
+    assert (named.name, named.message) == ("below_chance", "below chance.")
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ('{"groups": {"g": [{"metric": "acc", "value": 0.5}, 3], "h": 7}}', {"g": [{"metric": "acc", "value": 0.5}]}),
+        ('{"groups": []}', {}),
+        ("[]", {}),
+        ("{", {}),
+    ],
+)
+def test_group_scores_are_read_and_nonsense_is_left_out(run: Run, text: str, groups: dict[str, Any]) -> None:
+    (run.folder / Artifact.RESULTS).write_text(text)
+    assert RunReader(run.fetch).group_scores("run") == groups
+    (run.folder / Artifact.RESULTS).unlink()
+    assert RunReader(run.fetch).group_scores("run") == {}

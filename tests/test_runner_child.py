@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import signal
 import subprocess
@@ -15,7 +17,13 @@ import pytest
 from mlflow_lmms.reading.metric_key import MetricKey
 from worker.runner.corpus_scores import CorpusMetric, corpus_scores, time_for_corpus_scores
 from worker.runner.forked_child import Tell, in_child
-from worker.runner.task_code import aggregation_may_call_judge, may_write_files, multiplies_by_100
+from worker.runner.task_code import (
+    aggregation_may_call_judge,
+    may_call_judge,
+    may_write_files,
+    multiplies_by_100,
+    scoring_may_call_judge,
+)
 
 KEY = MetricKey("rate", "none")
 
@@ -214,19 +222,65 @@ def _writes_by_a_helper(values: list[float]) -> float:
     return 100 * sum(values)
 
 
+class _Client:
+    """Stands for a client of a service that scores."""
+
+    __module__ = "openai"
+
+    def score(self, values: list[float]) -> float:
+        """Never called."""
+        return float(len(values))
+
+
+_server = _Client()
+
+
 def _asks(values: list[float]) -> float:
-    return float(len(values)) or openai_client()
+    return max(map(lambda value: _server.score([value]), values))  # noqa: C417
 
 
-def openai_client() -> float:
-    """Never called."""
-    return 0.0
+def _asks_nobody(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    judge_dict = {"right": float(results[0] == doc["answer"])}
+    return judge_dict
 
 
-def test_what_a_function_may_do_is_told_from_all_that_it_calls() -> None:
+class _Scoring:
+    """A task as far as its scoring goes."""
+
+    def __init__(self, scoring: Any, aggregation: Any) -> None:
+        self.config = SimpleNamespace(process_results=scoring)
+        self.aggregation = lambda: {"m": aggregation}
+
+
+def test_what_a_function_may_do_is_told_from_all_that_it_reaches() -> None:
     assert may_write_files(_writes_by_a_helper)
+    assert may_write_files(functools.partial(_writes_by_a_helper))
     assert multiplies_by_100(_writes_by_a_helper)
     assert aggregation_may_call_judge(_asks)
     assert not may_write_files(_largest_share)
     assert not multiplies_by_100(_largest_share)
     assert not aggregation_may_call_judge(_largest_share)
+
+
+def test_a_judge_may_sit_in_scoring_or_aggregation() -> None:
+    by_scoring, by_aggregation = _Scoring(_asks, _largest_share), _Scoring(_asks_nobody, _asks)
+    assert scoring_may_call_judge(by_scoring)
+    assert may_call_judge(by_scoring)
+    assert not scoring_may_call_judge(by_aggregation)
+    assert may_call_judge(by_aggregation)
+    assert not may_call_judge(_Scoring(_asks_nobody, _largest_share))
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "judge"),
+    [
+        ("mmmu", "mmmu_process_results", False),
+        ("mmmu", "mmmu_aggregate_results", False),
+        ("mmmu", "mmmu_reasoning_process_results", True),
+        ("mme", "mme_process_results", False),
+        ("chartqa", "chartqa_process_results", False),
+    ],
+)
+def test_lmms_evals_own_functions(module: str, function: str, judge: bool) -> None:
+    found = getattr(importlib.import_module(f"lmms_eval.tasks.{module}.utils"), function)
+    assert aggregation_may_call_judge(found) == judge

@@ -11,6 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from runner_process import Outcome, Runner
 
+from mlflow_lmms.merged_results import write_slices
+from mlflow_lmms.metric_interval import metric_interval
+from mlflow_lmms.samples import read_samples
+from mlflow_lmms.score_vectors import pair, read_score_vector
+from mlflow_lmms.task_result import read_task_result
+
 pytestmark = pytest.mark.lmms_eval
 
 TASKS = ("probe_digit_wer", "probe_hanging", "probe_writing", "probe_repeats", "probe_judged", "probe_sum")
@@ -190,6 +196,26 @@ def test_metrics_tell_their_scale_and_moments(outcome: Outcome) -> None:
 def test_the_fingerprint_is_complete(outcome: Outcome) -> None:
     told = outcome.result("probe_sum")["fingerprint"]
     assert (told["filter"], told["origin"], told["judge"], len(told["rows"])) == ("none", "run", None, 64)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_core_reads_what_the_runner_wrote(outcome: Outcome, task: str, tmp_path: Path) -> None:
+    folder = outcome.folder / "output"
+    result = read_task_result(folder / outcome.of("task-finished", task)[0]["result"])
+    (told,) = result.metrics
+    last = outcome.of("score", task)[-1]
+    interval = metric_interval(told)
+    assert (interval is None) == (last["low"] is None) == (task in ("probe_hanging", "probe_writing"))
+    if interval is not None:
+        assert (interval.low, interval.high) == pytest.approx((last["low"], last["high"]), rel=0.02)
+    page = read_samples(folder / result.samples_file, errored_only=True)
+    assert page.total == result.errored.count
+    if told.per_sample:
+        vector = read_score_vector(folder / result.scores_file, told.metric, told.filter)
+        assert vector.values.mean() == pytest.approx((told.value or 0.0) / (told.factor or 1.0))
+        assert pair(vector, vector)[0].tolist() == vector.values.tolist()
+    write_slices(tmp_path / "slices.parquet", [result])
+    assert pq.read_table(tmp_path / "slices.parquet").num_rows == len(result.slices)
 
 
 def test_too_many_errored_samples_fail_the_task_and_a_retry_asks_for_them_alone(

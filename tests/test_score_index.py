@@ -216,8 +216,18 @@ def test_a_task_without_primary_metric_is_on_no_board(worker: Worker, services: 
 
 
 def test_a_run_of_part_of_the_documents_is_marked(worker: Worker, services: Services) -> None:
-    worker.evaluate("ai2d", HALF, limit=20, documents=40)
+    worker.evaluate("ai2d", HALF, limit=20, fingerprint=FINGERPRINT | {"limit": 20})
     assert [score.partial for score in services.scores.primary_scores()] == [True]
+
+
+@pytest.mark.parametrize(("warnings", "partial"), [(["partial_run"], True), (["samples_missing"], False)])
+def test_a_result_says_by_its_warnings_whether_it_is_partial(
+    worker: Worker, services: Services, warnings: list[str], partial: bool
+) -> None:
+    told = [{"name": name, "message": "So it is."} for name in warnings]
+    origin = FINGERPRINT | {"origin": "lmms-eval files"}
+    worker.evaluate("ai2d", HALF, warnings=told, fingerprint=origin, documents=1000)
+    assert [(s.partial, s.warnings) for s in services.scores.primary_scores()] == [(partial, tuple(warnings))]
 
 
 def test_a_run_that_mlflow_does_not_hand_out_is_told(worker: Worker, services: Services) -> None:

@@ -149,6 +149,13 @@ def test_a_group_becomes_its_tasks(services: Services, catalogue: Catalogue) -> 
     assert services.client.get_run(done.run_id).data.tags[Tag.SUITE] == "refcoco"
 
 
+def test_what_is_known_to_fail_is_said_at_once(services: Services) -> None:
+    submit(services)
+    (_, said) = submit(services, tasks="mmlu_continuation,ai2d").warnings
+    assert said.startswith("mmlu_continuation_abstract_algebra, ")
+    assert "and 54 more tasks: multiple_choice without process_results" in said
+
+
 def test_several_tasks_without_a_suite_get_a_name(services: Services) -> None:
     done = submit(services, tasks="ai2d,mmmu_val,mme")
     assert services.store.get(done.run_id).suite == "ai2d +2"

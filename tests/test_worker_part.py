@@ -217,7 +217,7 @@ def test_the_runner_is_asked_as_the_protocol_says(world: World) -> None:
 
 
 def test_choices_for_tasks_reach_the_runner(world: World) -> None:
-    chosen = {"primary": {"ok_1": "acc:none"}, "dimensions": {"ok_1": ["size"]}}
+    chosen: dict[str, Any] = {"primary": {"ok_1": "acc:none"}, "dimensions": {"ok_1": ["size"]}}
     world.run("ok_1", **chosen, errored={"policy": "drop", "fail_above": 0.1})
     request = json.loads(world.recorder.files["request.json"])
     assert {key: request[key] for key in chosen} == chosen

@@ -20,6 +20,8 @@ from mlflow_lmms.reading.group_members import (
 )
 from mlflow_lmms.reading.group_scores import GroupDefinition
 
+_SHOWN = 3
+
 
 @dataclass
 class Catalogue:
@@ -85,6 +87,14 @@ class Catalogue:
         hits = [task for task in self.tasks.values() if not words or _holds(task.text(), words)]
         return sorted(hits, key=lambda task: (not task.own, task.name))
 
+    def known_trouble(self, names: Iterable[str]) -> list[str]:
+        """What is known to go wrong with these tasks, each trouble once with the tasks that have it."""
+        troubled: dict[str, list[str]] = {}
+        for name in names:
+            for trouble in self.tasks[name].trouble[:1] if name in self.tasks else ():
+                troubled.setdefault(trouble, []).append(name)
+        return [f"{_named(tasks)}: {trouble}" for trouble, tasks in troubled.items()]
+
     def near(self, name: str) -> list[str]:
         """Known names that look like this one."""
         known = {known.lower(): known for known in (*self.tasks, *self.groups, *self.tags)}
@@ -123,6 +133,11 @@ class Catalogue:
                 else "; the page *New evaluation* and `mlflow-lmms catalog` search all"
             )
             raise InvalidRequestError(f"lmms-eval has no task, group or tag {name!r}{hint}")
+
+
+def _named(tasks: Sequence[str]) -> str:
+    more = len(tasks) - _SHOWN
+    return ", ".join(tasks[:_SHOWN]) + (f" and {more} more tasks" if more > 0 else "")
 
 
 def _holds(text: str, words: Sequence[str]) -> bool:

@@ -50,9 +50,9 @@ class CatalogueTask:
 
     def text(self) -> str:
         """What a search looks through."""
-        languages = self.languages.value or ()
-        said = (self.name, self.dataset, self.dataset_name, *self.tags, self.modality.value, self.category.value)
-        return " ".join(str(word) for word in (*said, *languages, *(metric.name for metric in self.metrics))).lower()
+        derived = (self.modality.value, self.category.value, *(self.languages.value or ()))
+        stated = (self.name, self.path.parent.name, self.dataset, self.dataset_name, *self.tags)
+        return " ".join(map(str, (*stated, *derived, *(metric.name for metric in self.metrics)))).lower()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ def catalog(context: click.Context, /, kind: str, limit: int | None, **wanted: A
     from mlflow_lmms.catalogue.as_json import task_row, whole_group
 
     catalogue = load_catalogue()
+    if not catalogue.complete:
+        click.echo("lmms-eval is not installed here: only tasks of your own folders are known", err=True)
     if kind != "task":
         names = catalogue.groups if kind == "group" else catalogue.tags
         words = wanted["text"].lower().split()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
+#: What MLflow's client would print among our own lines: a bar for each file, an address for each run.
+_QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 _TIMEOUT_S = (5.0, 30.0)
 
 
@@ -24,7 +26,8 @@ def tracking_client() -> tuple[MlflowClient, str]:
     Raises:
         UnavailableError: the server does not answer.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line for each file, among ours
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     store = os.environ.get(_TRACKING_URI, "")
     address = store if store and not store.startswith("http") else Settings.load().server_url
     if address.startswith("http"):

@@ -77,7 +77,9 @@ class ResultsFile:
         """How many documents of each task were asked for (a share where it is below 1); none: all."""
         told = self.config.get("limit")
         number = finite_number(told) if not isinstance(told, str | bool) else None
-        return number if number is not None and number > 0 else None
+        if number is None or number <= 0:
+            return None
+        return int(number) if number.is_integer() else number
 
     @property
     def offset(self) -> int:

@@ -142,7 +142,7 @@ def _params(results: ResultsFile, model: ImportedModel, tasks: list[str], scrubb
         "adapter": model.adapter,
         "model_args": model.arguments,
         "tasks": ",".join(tasks),
-        "limit": config.get("limit"),
+        "limit": results.limit,
         "offset": results.offset,
         "batch_size": config.get("batch_size"),
         "num_fewshot": next(iter(shots)) if len(shots) == 1 else None,

@@ -5,7 +5,6 @@ Owns columns, types and row groups, and that every text is scrubbed. Which numbe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -17,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mlflow_lmms.importing.cluster_sums import ClusterSums
 from mlflow_lmms.importing.sample_spool import DocumentSpool, KeySpool
+from mlflow_lmms.importing.scores_table import score_column, write_scores
 from mlflow_lmms.importing.scrubbed import valid
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.row_key import row_key
@@ -26,7 +27,6 @@ from mlflow_lmms.scrubbing import Scrubber
 
 #: Row groups are small, so that one page of samples reads one; but the writer remembers each, so they are not many.
 FEWEST_ROWS, MOST_ROWS, MOST_GROUPS, TEXT_AT_ONCE = 512, 4096, 256, 8_000_000
-_SCORE_ROWS = 4_096
 _MEDIA = pa.list_(
     pa.struct(
         [
@@ -41,7 +41,6 @@ _MEDIA = pa.list_(
         ]
     )
 )
-_KEYS = [("doc_hash", pa.string()), ("row_key", pa.string()), ("doc_id", pa.int64())]
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,9 @@ class TableLayout:
     tokens: tuple[bool, bool] = (False, False)
     hashed: bool = False
     documents: int = 0
+    clustered: bool = False
+    wrong_if_errored: bool = False
+    without_errored: bool = False
 
 
 @dataclass
@@ -69,6 +71,7 @@ class TableSums:
 
     sound: dict[MetricKey, ScoreSums] = field(default_factory=dict)
     errored: dict[MetricKey, ScoreSums] = field(default_factory=dict)
+    clusters: dict[MetricKey, ClusterSums] = field(default_factory=dict)
     rows: str = ""
     dataset: str | None = None
 
@@ -86,6 +89,7 @@ class _Document:
     filtered: dict[str, str] = field(default_factory=dict)
     numbers: dict[MetricKey, Any] = field(default_factory=dict)
     errored: str | None = None
+    cluster: str | None = None
     key: str = ""
     content: str | None = None
 
@@ -103,8 +107,9 @@ def write_tables(
                 table = _table(documents, layout, schema, scrubber)
                 writer.write_table(table, row_group_size=len(documents))
                 _sum_up(documents, layout, sums)
+                _sum_clusters(documents, layout, sums)
                 keys.add([(own.content, own.key, own.doc_id, _accepted(own, layout)) for own in documents])
-        _write_scores(keys, layout, scores, sums)
+        sums.rows, sums.dataset = write_scores(keys, layout.accepted, scores, hashed=layout.hashed)
     finally:
         keys.close()
     return sums
@@ -120,11 +125,6 @@ def _schema(layout: TableLayout) -> pa.Schema:
     fields += [(name, pa.int64()) for name, there in named if there]
     fields += [(f"doc:{name}", kind) for name, kind in layout.columns.items()]
     return pa.schema([*fields, ("media", _MEDIA)])
-
-
-def score_column(key: MetricKey) -> str:
-    """Name of a metric's column."""
-    return f"score:{key.metric}:{key.filter}"
 
 
 def _batches(spool: DocumentSpool, layout: TableLayout) -> Iterator[list[_Document]]:
@@ -146,7 +146,7 @@ def _batches(spool: DocumentSpool, layout: TableLayout) -> Iterator[list[_Docume
 def _document(doc_id: int, rows: Sequence[tuple[int, Any]], layout: TableLayout) -> _Document:
     document = _Document(doc_id)
     is_raw = False
-    for _, (place, filtered, numbers, errored, dimensions, answers, raw, whole) in rows:
+    for _, (place, filtered, numbers, errored, dimensions, cluster, answers, raw, whole) in rows:
         name = layout.filters[place]
         document.filtered[name] = filtered
         for key, number in zip(layout.places[name], numbers, strict=True):
@@ -154,6 +154,7 @@ def _document(doc_id: int, rows: Sequence[tuple[int, Any]], layout: TableLayout)
             if number is not None and derivation is not None:
                 document.numbers[key] = number.get(derivation) if isinstance(number, dict) else number
         document.errored = errored or document.errored
+        document.cluster = cluster or document.cluster
         if answers is not None and not is_raw:
             document.responses, is_raw = answers, raw
         if whole is not None:
@@ -237,6 +238,15 @@ def _sum_up(documents: Sequence[_Document], layout: TableLayout, sums: TableSums
                 kept[key] = kept.get(key, ScoreSums()).merged(sums_of(own))
 
 
+def _sum_clusters(documents: Sequence[_Document], layout: TableLayout, sums: TableSums) -> None:
+    for key in layout.accepted if layout.clustered else ():
+        own = sums.clusters.setdefault(key, ClusterSums())
+        for document in documents:
+            number = 0.0 if document.errored and layout.wrong_if_errored else document.numbers.get(key)
+            if number is not None and not (document.errored and layout.without_errored):
+                own.add(document.cluster, number)
+
+
 def sums_of(numbers: Sequence[float]) -> ScoreSums:
     """The sums of some numbers at once."""
     values = np.asarray(numbers, dtype=np.float64)
@@ -254,35 +264,3 @@ def sums_of(numbers: Sequence[float]) -> ScoreSums:
 
 def _accepted(document: _Document, layout: TableLayout) -> tuple[float | None, ...]:
     return tuple(document.numbers.get(key) for key in layout.accepted)
-
-
-def _write_scores(keys: KeySpool, layout: TableLayout, path: Path, sums: TableSums) -> None:
-    schema = pa.schema([*_KEYS, *((score_column(key), pa.float64()) for key in layout.accepted)])
-    rows, dataset = hashlib.sha256(), hashlib.sha256()
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for number, batch in enumerate(_some(keys.sorted(), _SCORE_ROWS)):
-            hashes, row_keys, doc_ids, scores = zip(*batch, strict=True)
-            columns = zip(*scores, strict=True) if layout.accepted else ()
-            arrays = [pa.array(hashes, pa.string()), pa.array(row_keys, pa.string()), pa.array(doc_ids, pa.int64())]
-            arrays += [pa.array(column, pa.float64()) for column in columns]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            separator = "\n" if number else ""
-            dataset.update((separator + "\n".join(map(str, hashes))).encode())
-            rows.update((separator + "\n".join(row_keys)).encode())
-    if layout.hashed:
-        rows = hashlib.sha256()
-        for number, batch_of_keys in enumerate(_some(keys.row_keys(), _SCORE_ROWS)):
-            rows.update((("\n" if number else "") + "\n".join(batch_of_keys)).encode())
-        sums.dataset = dataset.hexdigest()
-    sums.rows = rows.hexdigest()
-
-
-def _some(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

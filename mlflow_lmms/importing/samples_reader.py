@@ -71,6 +71,8 @@ class SamplesReader:
         self._policy = policy
         self._spool = spool
         self._generates = entry.output_type.startswith("generate")
+        key = entry.config.get("cluster_key")
+        self._cluster_key = key if isinstance(key, str) else ""
         self.filters = entry.filters
         self.keys = {name: [key for key in entry.metrics if key.filter == name] for name in self.filters}
         self._facts_filter = primary.filter if primary and primary.filter in self.filters else self.filters[0]
@@ -162,7 +164,8 @@ class SamplesReader:
         answers = row.responses if "resps" in line or name == self._facts_filter else None
         self._note(row)
         raw = "resps" in line
-        body = (place, row.filtered, numbers, errored, dimensions, answers, raw, whole)
+        cluster = self._cluster(dimensions, row.columns) if self._cluster_key else None
+        body = (place, row.filtered, numbers, errored, dimensions, cluster, answers, raw, whole)
         self._spool.add(row.doc_id, occurrence, body)
 
     @staticmethod
@@ -176,6 +179,11 @@ class SamplesReader:
         """The scalars beside the scores, those of the primary metric first."""
         values = [value for name in self._facts_metrics if isinstance(value := line.get(name), dict)]
         return dict(list(scoring_columns(values).items())[:_MOST_COLUMNS]) if values else {}
+
+    def _cluster(self, scoring: Mapping[str, Any], columns: Mapping[str, Any]) -> str | None:
+        """The cluster of a document by the task's own key: of its scoring, else of the document."""
+        value = scoring.get(self._cluster_key, columns.get(self._cluster_key))
+        return None if value is None else str(value)
 
     def _gather(
         self, row: SampleRow, line: Mapping[str, Any], numbers: Sequence[Numbers], scoring: Mapping[str, Any]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from mlflow_lmms.catalogue.dimensions import declared_dimensions
 from mlflow_lmms.importing.fingerprints import file_fingerprint
 from mlflow_lmms.importing.json_files import plain
 from mlflow_lmms.importing.results_file import LM_EVAL, ResultsFile, TaskEntry
@@ -21,15 +22,15 @@ from mlflow_lmms.importing.sample_spool import DocumentSpool
 from mlflow_lmms.importing.sample_tables import TableLayout, TableSums, write_tables
 from mlflow_lmms.importing.samples_reader import SamplesReader
 from mlflow_lmms.importing.scrubbed import scrub_tree
+from mlflow_lmms.importing.task_findings import slices_of, warnings_of
 from mlflow_lmms.importing.task_metrics import ImportedMetric, MetricEvidence, import_metric
 from mlflow_lmms.names import escape
 from mlflow_lmms.reading.errored import ErroredPolicy
 from mlflow_lmms.reading.metric_key import MetricKey
-from mlflow_lmms.reading.primary_metric import Primary, choose_primary, find_metric
-from mlflow_lmms.reading.result_warnings import ResultWarning, TaskFacts, WarningName
+from mlflow_lmms.reading.primary_metric import Primary, choose_primary
+from mlflow_lmms.reading.result_warnings import ResultWarning
 from mlflow_lmms.reading.sample_facts import is_judged
 from mlflow_lmms.reading.slice_sums import DimensionSlices
-from mlflow_lmms.reading.warning_rules import expected_documents, task_warnings
 from mlflow_lmms.scrubbing import Scrubber
 from mlflow_lmms.work_order import PROTOCOL
 
@@ -91,7 +92,7 @@ class TaskImport:
             reader = SamplesReader(
                 entry,
                 primary.key if primary else None,
-                options.dimensions,
+                options.dimensions or tuple(declared_dimensions(dict(entry.config))),
                 options.policy,
                 is_judged([key.metric for key in entry.metrics], None),
                 spool,
@@ -100,16 +101,18 @@ class TaskImport:
             if samples is not None:
                 for lines in reader.read(samples):
                     progress(lines)
-            layout, slices = self._plan(entry, reader, primary)
+            layout, slices = self._plan(entry, reader, primary, options.policy)
             sums = self._write_tables(entry, spool, layout, scratch)
         finally:
             spool.close()
         metrics = self._metrics(entry, reader, sums, options.policy)
-        warnings = self._warnings(entry, reader, metrics, primary, options, read=samples is not None)
+        warnings = warnings_of(
+            self._results, entry, reader, metrics, primary, options.primary, read=samples is not None
+        )
         document = {
             **self._facts(entry, reader, sums, primary, hashed=layout.hashed),
             **self._findings(reader, metrics, primary, options.policy),
-            **_slices(slices, metrics.get(primary.key) if primary else None),
+            **slices_of(slices, metrics.get(primary.key) if primary else None),
         }
         return ImportedTask(
             name=entry.name,
@@ -134,7 +137,7 @@ class TaskImport:
         return file
 
     def _plan(
-        self, entry: TaskEntry, reader: SamplesReader, primary: Primary | None
+        self, entry: TaskEntry, reader: SamplesReader, primary: Primary | None, policy: ErroredPolicy
     ) -> tuple[TableLayout, list[DimensionSlices]]:
         readings = {key: reader.scores[key].reading(own.value) for key, own in entry.metrics.items()}
         derivations = {
@@ -160,6 +163,9 @@ class TaskImport:
             tokens=(reader.has_tokens[0], reader.has_tokens[1]),
             hashed=reader.hashed,
             documents=reader.documents,
+            clustered=isinstance(entry.config.get("cluster_key"), str),
+            wrong_if_errored=policy.policy == "wrong",
+            without_errored=policy.policy == "drop",
         )
         return layout, slices
 
@@ -184,42 +190,12 @@ class TaskImport:
                     errored_rows=errored,
                     rows=reader.with_value(key),
                     documents=reader.documents,
+                    clusters=sums.clusters[key].stderr() if key in sums.clusters else None,
                 ),
                 policy,
             )
             for key, reported in entry.metrics.items()
         }
-
-    def _warnings(
-        self,
-        entry: TaskEntry,
-        reader: SamplesReader,
-        metrics: Mapping[MetricKey, ImportedMetric],
-        primary: Primary | None,
-        options: TaskOptions,
-        *,
-        read: bool,
-    ) -> list[ResultWarning]:
-        limit, offset = self._results.limit, self._results.offset
-        candidates = [key for key, metric in entry.metrics.items() if metric.value is not None]
-        facts = TaskFacts(
-            task=entry.name,
-            output_type=entry.output_type,
-            metrics=[metric.facts() for metric in metrics.values()],
-            primary=primary.key if primary else None,
-            wanted=options.primary,
-            wanted_found=options.primary is None or find_metric(candidates, options.primary) is not None,
-        )
-        reader.facts.fill(facts)
-        facts.samples_read = read
-        facts.duplicates = reader.duplicate_evidence()
-        facts.total, facts.limit, facts.offset = entry.size, limit, offset
-        facts.documents = reader.documents if read else entry.documents or 0
-        facts.expected = _expected(entry, limit, offset)
-        facts.judge = is_judged([key.metric for key in entry.metrics], None)
-        facts.scale_matters = self._results.in_plain_group(entry.name)
-        warnings = task_warnings(facts)
-        return [_two_runs(own) if reader.two_runs() else own for own in warnings]
 
     def _facts(
         self, entry: TaskEntry, reader: SamplesReader, sums: TableSums, primary: Primary | None, *, hashed: bool
@@ -266,51 +242,9 @@ class TaskImport:
         }
 
 
-def _two_runs(warning: ResultWarning) -> ResultWarning:
-    if warning.name is not WarningName.DUPLICATE_IDS:
-        return warning
-    message = (
-        "Nearly every document is there more often than the task has filters: two evaluations wrote into this one "
-        "file in the same second, and whose a row is cannot be told."
-    )
-    return replace(warning, message=message)
-
-
-def _expected(entry: TaskEntry, limit: float | None, offset: int) -> int | None:
-    """How many documents the file should hold; lmms-eval's own count knows nothing of an offset."""
-    if entry.documents is None or entry.size is None or not offset:
-        return entry.documents
-    whole = int(limit) if limit is not None and limit >= 1 else None
-    return expected_documents(entry.size, whole, offset)
-
-
 def _column_type(kinds: set[type]) -> pa.DataType:
     if kinds == {bool}:
         return pa.bool_()
     if kinds == {int}:
         return pa.int64()
     return pa.float64() if kinds <= {int, float} else pa.string()
-
-
-def _slices(slices: Sequence[DimensionSlices], best: ImportedMetric | None) -> dict[str, Any]:
-    factor = best.reading.factor if best else None
-    scored = [
-        {
-            "dimension": own.dimension.name,
-            **best.key._asdict(),
-            "value": piece.value,
-            "n": piece.scores.n,
-            "score": piece.scores.mean * factor,
-            "sd": piece.scores.sd,
-        }
-        for own in slices
-        for piece in own.slices
-        if best is not None and factor is not None and piece.scores.n
-    ]
-    return {
-        "dimensions": [own.dimension.name for own in slices],
-        "dimension_sources": {
-            own.dimension.name: {"source": own.dimension.source, "outcome": own.dimension.outcome} for own in slices
-        },
-        "slices": scored,
-    }

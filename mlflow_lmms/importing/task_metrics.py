@@ -36,6 +36,7 @@ class ImportedMetric:
     missing: int
     errored: int
     looked_at: bool
+    clusters: tuple[int, float | None] | None = None
 
     @property
     def key(self) -> MetricKey:
@@ -66,8 +67,8 @@ class ImportedMetric:
             "mean": sums.mean if sums.n else None,
             "sd": sums.sd,
             "binary": sums.n > 0 and sums.binary,
-            "clusters": None,
-            "clustered_stderr": None,
+            "clusters": self.clusters[0] if self.clusters else None,
+            "clustered_stderr": self.clusters[1] if self.clusters else None,
             "note": self.outcome.note or self.reported.note or (None if self.looked_at else "there are no samples"),
         }
 
@@ -99,6 +100,7 @@ class MetricEvidence:
     errored_rows: int = 0
     rows: int = 0
     documents: int = 0
+    clusters: tuple[int, float | None] | None = None
 
 
 def import_metric(
@@ -131,6 +133,7 @@ def import_metric(
         missing=max(0, evidence.documents - (reading.sums.n if reading.factor is not None else evidence.rows)),
         errored=evidence.errored_rows,
         looked_at=evidence.documents > 0,
+        clusters=evidence.clusters if reading.factor is not None else None,
     )
 
 

@@ -16,7 +16,7 @@ from mlflow_lmms.errors import LmmsError
 from mlflow_lmms.evaluation import Evaluation, TaskStatus
 from mlflow_lmms.evaluation_json import command_line
 from mlflow_lmms.leaderboard import REPORTED
-from mlflow_lmms.names import Tag
+from mlflow_lmms.names import Artifact, Tag
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import FINAL, State
@@ -66,6 +66,7 @@ class EvaluationContext:
     files: list[StoredFile]
     warnings: list[str]
     origin: str
+    has_log: bool
     trouble: Trouble | None
     place: int | None
     workers: list[str]
@@ -94,18 +95,20 @@ def show(run_id: str) -> str:
     may_edit = allowed(EDIT, evaluation.experiment_id, caller().username)
     experiment = core.client.get_experiment(evaluation.experiment_id)
     experiment_route = f"/experiments/{evaluation.experiment_id}"
+    files = stored_files(run_id)
     context = EvaluationContext(
         evaluation=evaluation,
-        lines=[_line(evaluation, task, metrics.get(task.task)) for task in evaluation.tasks],
+        lines=[_line(evaluation, task, metrics.get(task.task), found.get(task.task)) for task in evaluation.tasks],
         results=[row for rows in metrics.values() for row in rows],
         charts=slice_charts(found.values()),
         findings=findings(found.values(), samples_url, offset=evaluation.request.offset),
         errored=errored_lines(found.values(), samples_url),
         stability=stability_lines(found.values()),
         groups=group_lines(core.reader.group_scores(run_id)) if found else [],
-        files=stored_files(run_id),
+        files=files,
         warnings=_warnings(evaluation, found),
         origin=_origin(run, evaluation),
+        has_log=evaluation.queued_here or any(file.path == Artifact.LOG for file in files),
         trouble=waiting_trouble(queue, evaluation),
         place=queue.places.get(run_id) if evaluation.state is State.QUEUED else None,
         workers=sorted({f"{part.box} / {part.slot}" for part in evaluation.parts if part.box}),
@@ -148,10 +151,12 @@ def _task_results(core: Services, evaluation: Evaluation) -> dict[str, TaskResul
     return found
 
 
-def _line(evaluation: Evaluation, task: TaskStatus, results: list[Result] | None) -> TaskLine:
+def _line(
+    evaluation: Evaluation, task: TaskStatus, results: list[Result] | None, found: TaskResult | None
+) -> TaskLine:
     score = next((row for row in results or () if row.primary), None)
     url = url_for("lmms.samples", run_id=evaluation.run_id, task=task.task)
-    return TaskLine(task, score, url if results is not None else None)
+    return TaskLine(task, score, url if found is not None and found.samples else None)
 
 
 def _warnings(evaluation: Evaluation, found: Mapping[str, TaskResult]) -> list[str]:

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+_NOTHING = 1e-12
+
 
 def score(value: float | None) -> str:
     """A score with as many digits as its size makes sense of, aligned in a column; empty for none."""
     if value is None:
         return ""
-    size = abs(value)
+    size = abs(value) if abs(value) > _NOTHING else 0.0  # where arithmetic should have left nothing
     if 0 < size < 0.01:
         return f"{value:.2g}"
-    return f"{value:.3f}" if size < 10 else f"{value:.2f}" if size < 1000 else f"{value:.0f}"
+    return f"{value if size else 0.0:.3f}" if size < 10 else f"{value:.2f}" if size < 1000 else f"{value:.0f}"
 
 
 def short(value: float) -> str:

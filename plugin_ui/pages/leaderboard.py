@@ -19,7 +19,7 @@ from plugin_ui.pages.evaluations import feed_url
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
 from plugin_ui.pages.frame import render
 from plugin_ui.pages.range_bar import RangeBar, Scale
-from plugin_ui.pages.result_findings import warning_title
+from plugin_ui.pages.result_findings import warning_counts, warning_title
 from plugin_ui.permissions import READ, readable_experiments, requires
 from plugin_ui.services import services
 
@@ -62,6 +62,7 @@ class Doubt:
 
     text: str
     url: str | None
+    detail: str = ""
     grave: bool = True
 
 
@@ -234,7 +235,8 @@ def _doubts(cell: Cell, warnings: Warnings) -> Iterator[Doubt]:
     told = False
     for warning in warnings(cell.score):
         told = told or warning.name == WarningName.PARTIAL_RUN
-        yield Doubt(f"{warning_title(warning.name)}: {warning.message}", evidence, grave=not is_ranked(warning.name))
+        text = ", ".join(filter(None, (warning_title(warning.name), warning_counts(warning))))
+        yield Doubt(text, evidence, warning.message, grave=not is_ranked(warning.name))
     if cell.score.partial and not told:
         yield Doubt("over a part of the documents", None)
 

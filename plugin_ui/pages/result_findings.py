@@ -76,12 +76,13 @@ class GroupLine:
 
 
 def findings(results: Iterable[TaskResult], samples_url: SamplesUrl, *, offset: int = 0) -> list[Finding]:
-    """Every warning of every task.
+    """Every warning of every task, first those that keep a result from being ranked.
 
     Args:
         offset: documents that the run left out at the start.
     """
-    return [_finding(result.task, warning, samples_url, offset) for result in results for warning in result.warnings]
+    found = [_finding(result.task, warning, samples_url, offset) for result in results for warning in result.warnings]
+    return sorted(found, key=lambda finding: finding.ranked)
 
 
 def warning_title(name: str) -> str:

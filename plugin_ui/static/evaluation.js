@@ -11,7 +11,7 @@ const tasks = document.getElementById("tasks");
 const chart = document.getElementById("chart");
 const news = document.getElementById("news");
 const consoleRoot = document.getElementById("console");
-const log = new LogView(consoleRoot);
+const log = consoleRoot && new LogView(consoleRoot); // a run that was imported may have none
 const refresher = new Refresher(250);
 const progress = new Map();
 const scores = new Map();
@@ -133,7 +133,7 @@ const on = {
   },
   log(data) {
     // Of a run that had ended when the page was opened the log came from its artifact.
-    if (wasLive || data.time > openedAt) log.add(data.lines);
+    if (log && (wasLive || data.time > openedAt)) log.add(data.lines);
   },
 };
 
@@ -143,7 +143,7 @@ async function readLog() {
 }
 
 document.addEventListener("lmms:refreshed", drawSoon);
-if (!wasLive) readLog();
+if (log && !wasLive) readLog();
 listen(tasks.dataset.events, (event) => {
   on[event.kind]?.(event);
   drawSoon();

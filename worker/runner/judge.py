@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.runner.task_code import scoring_may_call_judge
+from worker.runner.task_code import may_call_judge
 
 _VARIABLES: dict[str, tuple[str, ...]] = {
     "type": ("API_TYPE",),
@@ -21,7 +21,7 @@ _VARIABLES: dict[str, tuple[str, ...]] = {
 
 def judge_of(task: Any, environ: Mapping[str, str] = os.environ) -> dict[str, str | None] | None:
     """Describe the judge of a task that may use one; None for another task. What is not set is the task's choice."""
-    if not scoring_may_call_judge(task):
+    if not may_call_judge(task):
         return None
     told = {name: _first(environ, variables) for name, variables in _VARIABLES.items()}
     address = told["address"]

@@ -20,7 +20,7 @@ from worker.runner.document_scoring import DocumentScoring, unanswered
 from worker.runner.events import EventWriter
 from worker.runner.intervals import interval
 from worker.runner.random_state import RandomState
-from worker.runner.task_code import may_write_files, scoring_may_call_judge
+from worker.runner.task_code import aggregation_may_call_judge, may_write_files, scoring_may_call_judge
 
 _SLOW_S = 0.05  # per document; above it, scoring twice would be felt
 
@@ -120,7 +120,10 @@ def _scored_metric(name: str, task: Any) -> MetricKey:
     primary = choose_primary(name, [MetricKey(metric, own) for metric in task.aggregation() for own in filters])
     if primary is None:
         raise NoRunningScore("the task has no metric that could be its score")
-    if may_write_files(task.aggregation()[primary.key.metric]):
+    aggregation = task.aggregation()[primary.key.metric]
+    if aggregation_may_call_judge(aggregation):
+        raise NoRunningScore(f"the aggregation of {primary.key.metric} may call a judge")
+    if may_write_files(aggregation):
         raise NoRunningScore(f"the aggregation of {primary.key.metric} may write files")
     return primary.key
 

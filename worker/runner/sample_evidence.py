@@ -18,7 +18,7 @@ from mlflow_lmms.reading.sample_facts import SampleFacts
 from mlflow_lmms.reading.warning_rules import expected_documents, task_warnings
 from worker.runner.failures import TaskFailure
 from worker.runner.request import RunRequest
-from worker.runner.task_code import scoring_may_call_judge
+from worker.runner.task_code import may_call_judge
 from worker.runner.task_metrics import Metric, Outcome
 
 _UNANSWERED_REMEDY = (
@@ -52,7 +52,7 @@ class SampleEvidence:
 
 def gather(outcome: Outcome, primary: Metric | None) -> SampleEvidence:
     """Look at every sample once."""
-    judged = scoring_may_call_judge(outcome.task)
+    judged = may_call_judge(outcome.task)
     config, rows = outcome.task.config, outcome.rows
     facts = SampleFacts(str(config.output_type), judged=judged)
     requests = _requests(outcome.task)

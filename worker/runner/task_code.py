@@ -14,27 +14,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-_JUDGE = re.compile(r"judge|openai|anthropic|get_chat_response|requests\.post", re.IGNORECASE)
+# MMMU and its kin call the verdicts of their own rules `judge_dict`.
+_JUDGE = re.compile(r"judge(?!_dict)|openai|anthropic|get_chat_response|requests\.post", re.IGNORECASE)
 _WRITES = re.compile(r"\bopen\(|submission|json\.dump|to_csv|to_json|\bargs\b")
 _TIMES_100 = re.compile(r"\*\s*100(?:\.0*)?\b|\b100(?:\.0*)?\s*\*")
-_MOST_FUNCTIONS = 200
+_MOST_FUNCTIONS = 500
+_EVERYTHING = "too much to look through: it may call a judge and open(files)"
+
+
+def may_call_judge(task: Any) -> bool:
+    """Whether the task's scoring or an aggregation of it may call a judge."""
+    return scoring_may_call_judge(task) or any(map(aggregation_may_call_judge, task.aggregation().values()))
 
 
 def scoring_may_call_judge(task: Any) -> bool:
-    """Whether anything in the file that scores the task's documents speaks of a judge."""
-    function = getattr(task.config, "process_results", None)
-    file = inspect.getsourcefile(inspect.unwrap(function)) if callable(function) else None
-    return bool(file and _JUDGE.search(Path(file).read_text(encoding="utf-8", errors="replace")))
+    """Whether what scores the task's documents may call a judge."""
+    own = getattr(task.config, "process_results", None)
+    scoring = own if callable(own) else inspect.unwrap(type(task).process_results)
+    return not scoring.__module__.startswith("lmms_eval.api.") and aggregation_may_call_judge(scoring)
 
 
 def aggregation_may_call_judge(function: Callable[..., Any]) -> bool:
-    """Whether an aggregation, or what it calls in its own folder, speaks of a judge."""
-    return any(_JUDGE.search(source) for source in _sources(function))
+    """Whether a function, or anything that it reaches in its folder and in lmms-eval, speaks of a judge."""
+    return any(_JUDGE.search(text) for text in _reached(function))
 
 
 def may_write_files(function: Callable[..., Any]) -> bool:
-    """Whether an aggregation, or what it calls in its own folder, seems to write files."""
-    return any(_WRITES.search(source) for source in _sources(function))
+    """Whether a function, or anything that it reaches in its folder and in lmms-eval, seems to write files."""
+    return any(_WRITES.search(text) for text in _reached(function))
 
 
 def multiplies_by_100(function: Callable[..., Any]) -> bool:
@@ -42,21 +49,48 @@ def multiplies_by_100(function: Callable[..., Any]) -> bool:
     return _TIMES_100.search(_source(_plain(function))) is not None
 
 
-def _sources(function: Callable[..., Any]) -> Iterator[str]:
-    """The source of a function and of the functions it names, as far as they lie in its folder."""
+def _reached(function: Callable[..., Any]) -> Iterator[str]:
+    """What a function reaches by name: sources of functions and classes, and the types of objects.
+
+    Functions of other packages are told by their names alone.
+    """
     start = _plain(function)
     folder = _folder(start)
-    seen: set[Any] = set()
+    seen: set[int] = set()
     waiting = [start]
-    while waiting and len(seen) < _MOST_FUNCTIONS:
+    while waiting:
         current = waiting.pop()
-        if current in seen:
+        if id(current) in seen:
             continue
-        seen.add(current)
-        yield _source(current)
-        if isinstance(current, types.FunctionType) and folder is not None:
-            named = (current.__globals__.get(name) for name in current.__code__.co_names)
-            waiting += [own for own in map(_plain, named) if _folder(own) == folder]
+        if len(seen) == _MOST_FUNCTIONS:
+            yield _EVERYTHING
+            return
+        seen.add(id(current))
+        if not isinstance(current, types.FunctionType | type):
+            yield f"{type(current).__module__}.{type(current).__qualname__}"
+        elif current is start or _folder(current) == folder or current.__module__.startswith("lmms_eval."):
+            yield _source(current)
+            waiting += map(_plain, _named(current))
+        else:
+            yield f"{current.__module__}.{current.__qualname__}"
+
+
+def _named(function: types.FunctionType | type) -> Iterator[Any]:
+    """The global objects that a function names, those of modules that it names included."""
+    if isinstance(function, type):
+        return
+    names = set(_names(function.__code__))
+    spaces = [function.__globals__]
+    spaces += [vars(own) for name in names if isinstance(own := function.__globals__.get(name), types.ModuleType)]
+    for space in spaces:
+        yield from (space[name] for name in names if name in space and not isinstance(space[name], types.ModuleType))
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names(inner)
 
 
 def _plain(function: Any) -> Any:
