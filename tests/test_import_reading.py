@@ -427,3 +427,9 @@ def test_a_limit_is_a_number_of_documents_or_a_share(told: Any, limit: str | Non
     results = results_of(tmp_path)
     run = describe_run(results, model_of(results, Scrubber()), Scrubber(), source="import")
     assert run.params.get("limit") == limit
+
+
+def test_either_programs_names_go_with_either_form_of_date(tmp_path: Path, read: Reader) -> None:
+    write_samples(tmp_path, "my_vqa", rows(), name=f"samples_my_vqa_{outputs.DATE}.jsonl")
+    write_results(tmp_path, {"my_vqa": {"exact_match,none": 0.8}}, name=f"results_{outputs.DATE}.json")
+    assert read(tmp_path).result.samples == 10

@@ -45,7 +45,7 @@ def hrefs(page: Page) -> dict[str, str]:
 
 def test_the_tabs_stand_after_mlflows_own_and_look_like_them(open_server: MlflowProcess, page: Page) -> None:
     page.goto(f"{open_server.url}/#/experiments")
-    expect(page.locator(OURS)).to_have_count(3, timeout=60_000)
+    expect(page.locator(OURS)).to_have_count(len(TABS), timeout=60_000)
     assert hrefs(page) == TABS
     own = page.locator("aside nav ul > li:not([data-lmms-tab]) > a").first
     for link in page.locator(f"{OURS} > a").all():
@@ -61,13 +61,13 @@ def test_the_tabs_stand_after_mlflows_own_and_look_like_them(open_server: Mlflow
 def test_the_tabs_survive_everything_that_mlflow_draws(open_server: MlflowProcess, page: Page) -> None:
     experiment, _ = open_server.new_run("drawn")
     page.goto(f"{open_server.url}/")
-    expect(page.locator(OURS)).to_have_count(3, timeout=60_000)
+    expect(page.locator(OURS)).to_have_count(len(TABS), timeout=60_000)
     for route in ("experiments", f"experiments/{experiment}", "models", "settings/general", ""):
         page.evaluate(f"location.hash = '#/{route}'")
-        expect(page.locator(OURS)).to_have_count(3)
+        expect(page.locator(OURS)).to_have_count(len(TABS))
         expect(page.locator(f"{OURS}:last-child > a[href='/lmms/evaluations/new']")).to_be_visible()
     page.get_by_text("Model training").first.click()
-    expect(page.locator(OURS)).to_have_count(3)
+    expect(page.locator(OURS)).to_have_count(len(TABS))
     page.get_by_label("Toggle sidebar").click()
     expect(page.locator(f"{OURS} > a").first).to_have_text("")
     assert hrefs(page) == TABS
@@ -75,12 +75,12 @@ def test_the_tabs_survive_everything_that_mlflow_draws(open_server: MlflowProces
     page.evaluate(
         "document.querySelector('aside nav ul').querySelectorAll('[data-lmms-tab]').forEach(n => n.remove())"
     )
-    expect(page.locator(OURS)).to_have_count(3)
+    expect(page.locator(OURS)).to_have_count(len(TABS))
 
 
 def test_the_keyboard_reaches_the_tabs(open_server: MlflowProcess, page: Page) -> None:
     page.goto(f"{open_server.url}/#/experiments")
-    expect(page.locator(OURS)).to_have_count(3, timeout=60_000)
+    expect(page.locator(OURS)).to_have_count(len(TABS), timeout=60_000)
     page.locator("aside nav ul > li:not([data-lmms-tab]) > a").last.focus()
     reached = []
     for _ in TABS:
@@ -108,7 +108,7 @@ def test_one_sign_in_page_leads_back_to_the_page_inside_mlflow(auth_server: Mlfl
     page.get_by_label("User name").fill(BOB[0])
     page.get_by_label("Password").fill(BOB[1])
     page.get_by_role("button", name="Sign in").click()
-    expect(page.locator(OURS)).to_have_count(4, timeout=60_000)
+    expect(page.locator(OURS)).to_have_count(len(TABS) + 1, timeout=60_000)
     assert page.url == f"{auth_server.url}/#/experiments", "the part after # is kept through the sign-in"
     account = page.get_by_role("link", name="Account")
     expect(account).to_have_attribute("href", "/lmms/password")

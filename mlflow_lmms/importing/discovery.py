@@ -22,7 +22,9 @@ _LMMS_EVAL_SAMPLES = re.compile(r"(?P<date>.*?)_samples_(?P<task>.*)\.jsonl")
 _DATED = re.compile(r"\d{8}_\d{4}|\d{4}-\d{2}-\d{2}")
 _PACKED = re.compile(r".*(?:results|samples).*\.jsonl?\.(?:gz|bz2|xz|zst|zip)")
 _LOOKED_AT = 1_000_000
-_LM_EVAL_SAMPLES = re.compile(r"samples_(?P<task>.*)_(?P<date>\d{4}-\d{2}-\d{2}T\d{2}[-:]\d{2}[-:]\d{2}[^_]*)\.jsonl")
+_LM_EVAL_SAMPLES = re.compile(
+    r"samples_(?P<task>.*)_(?P<date>\d{8}_\d{6}|\d{4}-\d{2}-\d{2}T\d{2}[-:]\d{2}[-:]\d{2}[^_]*)\.jsonl"
+)
 
 
 @dataclass(frozen=True)
