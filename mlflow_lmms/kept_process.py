@@ -1,8 +1,9 @@
 """Start programs that cannot outlive their starter, however that ends (``kill -9`` included). Linux.
 
 `tied_command` ends one process with its starter; `kept_command` puts a small keeper in between that ends a whole
-tree: children that moved to another session or lost their parent are found too. The file runs itself as a script
-by path, so it imports the standard library only and knows nothing of what it starts.
+tree: children that moved to another session or lost their parent are found too; a process that has forked such a
+child already becomes its keeper with `adopting_program`. The file runs itself as a script by path, so it imports the
+standard library only and knows nothing of what it starts.
 
 Hazard: the kernel ties a process to the *thread* that started it. Start from a thread that lives as long.
 """
@@ -38,11 +39,23 @@ def kept_command(command: Sequence[str], grace_s: float) -> list[str]:
     return _script("kept", str(grace_s), command)
 
 
+def adopting_program(grace_s: float) -> list[str]:
+    """Return what a process executes, its parent's and its child's pid added, to become that child's keeper.
+
+    It must have blocked the watched signals before it forked, or one of them may end it too early.
+    """
+    return [sys.executable, "-I", "-S", __file__, "adopted", str(grace_s)]
+
+
 def _script(mode: str, grace: str, command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, mode, str(os.getpid()), grace, *command]
 
 
-def _main(mode: str, parent: str, grace: str, *command: str) -> int:
+def _main(mode: str, *arguments: str) -> int:
+    if mode == "adopted":
+        grace, parent, *command = arguments
+    else:
+        parent, grace, *command = arguments
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if mode == "tied" else signal.SIGTERM)
     if os.getppid() != int(parent):  # it ended before the line above
@@ -52,6 +65,8 @@ def _main(mode: str, parent: str, grace: str, *command: str) -> int:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # Watched signals stay blocked and are waited for, so none gets lost between two looks.
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    if mode == "adopted":
+        return _keep(int(command[0]), float(grace))
     keeper = os.getpid()
     child = os.fork()
     if child == 0:

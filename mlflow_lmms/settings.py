@@ -62,6 +62,9 @@ class Settings(BaseModel):
     )
     lease_ttl_s: float = Field(15.0, ge=2, le=300, description="seconds after which a silent worker loses its work")
     stop_grace_s: float = Field(5.0, ge=0, le=120, description="seconds between SIGTERM and SIGKILL of an evaluation")
+    warm_start: bool = Field(
+        False, description="whether a slot keeps an imported lmms-eval (about 1 GB) for runs like its last one"
+    )
     deadline_s: float = Field(86400.0, ge=1, description="longest time that one part of an evaluation may run")
     chunk_size: int = Field(64, ge=1, le=100_000, description="requests after which answers are safe on disk")
     thumbnail_mb: int = Field(16, ge=0, le=4096, description="space for the pictures of one task's samples, in MB")

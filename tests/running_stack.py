@@ -37,6 +37,16 @@ def until(found: Callable[[], Any], *, within_s: float, what: str) -> Any:
         time.sleep(0.1)
 
 
+def _waits_for_runs(process: psutil.Process) -> bool:
+    """Whether it is a fork server or its keeper: a copy of the server has the same words, and a keeper of its own."""
+    try:
+        parent = process.parent()
+        copied = parent is not None and "adopted" in parent.cmdline()
+        return "worker.runner.fork_server" in process.cmdline() and not copied
+    except psutil.Error:  # it has ended
+        return False
+
+
 class RunningStack:
     """`mlflow-lmms up` on a free port in `folder`; a context manager."""
 
@@ -102,7 +112,7 @@ class RunningStack:
 
     def runners(self) -> list[psutil.Process]:
         """The processes that run lmms-eval now."""
-        return self.processes("worker.runner")
+        return [process for process in self.processes("worker.runner") if not _waits_for_runs(process)]
 
     def submit(self, model: str = "k-nearest-neighbours", **fields: Any) -> str:
         """Ask for an evaluation of the model's first version; returns the run id."""

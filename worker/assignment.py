@@ -11,15 +11,17 @@ from mlflow_lmms.errors import ConflictError
 from mlflow_lmms.settings import Settings
 from worker.leases import Claim
 from worker.stop_request import StopFlag
+from worker.warm_start import WarmStart
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """The lease under which this process works, and the flag that tells it to stop."""
+    """The lease under which this process works, the flag that tells it to stop, and how its runner may start warm."""
 
     claim: Claim
     settings: Settings
     stop: StopFlag
+    warm: WarmStart | None = None
 
 
 _current: list[Assignment] = []

@@ -34,6 +34,7 @@ from worker.process_tree import end_with_parent, kill_all
 from worker.safe_job import RefusedJobError, SafeJob
 from worker.spool import jobs_with_results
 from worker.stop_request import SIGNALS, WRAP_UP_S, StopFlag, StopReason
+from worker.warm_start import WarmStart
 
 #: To a slot's process: take no new work, and give back what runs.
 GIVE_BACK_SIGNAL = signal.SIGUSR1
@@ -75,6 +76,7 @@ class GpuWorker(Worker):
         self._claimed_at = 0.0
         self._asked: StopReason | None = None
         self._last_resort: threading.Timer | None = None
+        self.warm = WarmStart(self.settings.stop_grace_s) if self.settings.warm_start else None
 
     @property
     def connection_timeout(self) -> int:
@@ -170,6 +172,8 @@ class GpuWorker(Worker):
             keeper.stop()
             self._asked = None  # not before: a request may have come between claim and fork
             self._release(claim)
+            if self.warm is not None and not self._stop_requested:
+                self.warm.tend()
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Fork; a request to stop that came before, or comes right now, is not lost."""
@@ -185,7 +189,7 @@ class GpuWorker(Worker):
         if not end_with_parent(signal.SIGKILL, self._parent) or self._claim is None:
             os._exit(1)
         self._stop = StopFlag()
-        assign(Assignment(self._claim, self.settings, self._stop))
+        assign(Assignment(self._claim, self.settings, self._stop, self.warm))
         super().main_work_horse(job, queue)
 
     def setup_work_horse_signals(self) -> None:

@@ -44,7 +44,14 @@ def run_part(run_id: str, part: str) -> None:
         recorder = RunRecorder(MlflowClient(settings.server_url))
         delivery = Delivery(api, recorder, held, order.attempt, order.tasks, stop)
         work = PartRun(
-            order, assignment.claim, settings, stop, delivery, EventLog(settings.redis_address), os.environ
+            order,
+            assignment.claim,
+            settings,
+            stop,
+            delivery,
+            EventLog(settings.redis_address),
+            os.environ,
+            assignment.warm,
         )
         _write_command(http, work, run_id)
         if carry_out(work, delivery, stop):

@@ -28,6 +28,7 @@ from worker.runner_end import explain_end, kills_for_memory
 from worker.runner_process import RunnerEvent, RunnerLine, RunnerProcess
 from worker.spool import Spool
 from worker.stop_request import StopFlag
+from worker.warm_start import WarmStart
 
 PROTOCOL = 1
 _LOOK_EVERY_S = 0.2
@@ -51,6 +52,7 @@ class PartRun:
         delivery: Delivery,
         events: EventLog,
         environ: Mapping[str, str],
+        warm: WarmStart | None = None,
     ) -> None:
         self._order = order
         self._claim = claim
@@ -58,6 +60,7 @@ class PartRun:
         self._stop = stop
         self._delivery = delivery
         self._environ = environ
+        self._warm = warm
         self._live = LivePart(events, order)
         #: Where its results wait.
         self.spool = Spool(settings.data_folder, order.run_id, order.part)
@@ -106,9 +109,10 @@ class PartRun:
         environ = runner_environ(self._environ, mark=self._claim.mark, gpus=self._claim.gpus, secrets=self._secrets)
         if self._order.environment is not None:
             environ["PYTHONPATH"] = str(runner_path(self._settings.data_folder.absolute() / "runner"))
-        runner = RunnerProcess(
-            [python, *RUNNER], environ, self.spool.work, self._claim.mark, self._settings.stop_grace_s
-        )
+        command = [python, *RUNNER]
+        if self._warm is not None:
+            command = self._warm.command(command, self._order.model.adapter, environ, self._secrets)
+        runner = RunnerProcess(command, environ, self.spool.work, self._claim.mark, self._settings.stop_grace_s)
         killed_before = kills_for_memory()
         try:
             runner.start(request)

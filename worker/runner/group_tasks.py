@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
 
 from mlflow_lmms.reading.group_members import (
@@ -23,11 +22,12 @@ from mlflow_lmms.reading.group_members import (
     group_members,
 )
 from worker.runner.failures import TaskFailure
+from worker.runner.own_tasks import OwnTasksManager
 
 _KINDS: dict[str, Kind] = {"task": "task", "python_task": "task", "group": "group", "tag": "tag"}
 
 
-class GroupAwareManager(TaskManager):  # type: ignore[misc]
+class GroupAwareManager(OwnTasksManager):
     """lmms-eval's index, which also knows the tasks of the groups that were added to it."""
 
     def __init__(self, **arguments: Any) -> None:

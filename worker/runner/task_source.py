@@ -6,21 +6,16 @@ indexing all of lmms-eval's own tasks takes seconds. (lmms-eval 0.7.3.)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmms_eval import tasks as lmms_tasks
-
 from mlflow_lmms.reading.group_members import SEPARATOR
 from worker.runner.failures import TaskFailure
 from worker.runner.group_tasks import GroupAwareManager
+from worker.runner.own_tasks import own_files
 from worker.runner.random_state import seed_all
 from worker.runner.request import RunRequest
-
-_OWN_TASKS = Path(lmms_tasks.__file__).parent
-_NAMED = re.compile(rb"^(?:task|group)[ \t]*:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 class TaskSource:
@@ -84,18 +79,13 @@ def _holds(manager: GroupAwareManager, name: str) -> bool:
         return _holds(manager, name.rpartition(SEPARATOR)[2])
     if kind is None or kind == "tag":
         return False  # a tag's members may lie in folders that are not indexed
-    return kind == "task" or manager.holds(name, lambda task: bool(_own_files(task)))
+    return kind == "task" or manager.holds(name, lambda task: bool(own_files(task)))
 
 
 def _own_folder(name: str) -> Path | None:
     """Return the folder of the one file among lmms-eval's own tasks that defines `name`, if it is one."""
-    files = _own_files(name)
+    files = own_files(name)
     return files[0].parent if len(files) == 1 else None
-
-
-def _own_files(name: str) -> list[Path]:
-    wanted = name.encode()
-    return [file for file in _OWN_TASKS.rglob("*.yaml") if wanted in _NAMED.findall(file.read_bytes())]
 
 
 def _leaves(tree: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
