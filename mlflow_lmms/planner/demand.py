@@ -57,8 +57,9 @@ def demand_of(job: Job, boxes: Sequence[Box]) -> Demand:
     """
     suiting = [box for box in boxes if all(has(job, box) for _, has in _WANTS)]
     wanted = job.memory or 0
-    largest = max((_nth_largest(job, box) for box in suiting), default=0)
-    too_large = bool(suiting) and job.gpus > 0 and 0 < largest < wanted * (1 - _SIZE_TOLERANCE)
+    sizes = {box.name: _nth_largest(job, box) for box in suiting} if job.gpus else {}
+    largest = max(sizes.values(), default=0)
+    too_large = 0 < largest < wanted * (1 - _SIZE_TOLERANCE)
     size = int(largest) if too_large else int(wanted * (1 - _SIZE_TOLERANCE))
     return Demand(
         gpus=job.gpus,
@@ -66,7 +67,7 @@ def demand_of(job: Job, boxes: Sequence[Box]) -> Demand:
         memory=0 if too_large else wanted,
         may_share=job.gpus == 1 and wanted > 0 and not job.whole_gpus and not too_large,
         gpu_type=job.gpu_type,
-        boxes=frozenset(box.name for box in suiting if job.gpus == 0 or _nth_largest(job, box) >= size),
+        boxes=frozenset(box.name for box in suiting if sizes.get(box.name, size) >= size),
         impossible=None if suiting else _missing(job, boxes),
     )
 
@@ -91,7 +92,7 @@ def _nth_largest(job: Job, box: Box) -> float:
 
 
 def _has_memory(job: Job, box: Box) -> bool:
-    return job.gpus == 0 or _nth_largest(job, box) >= (job.least_memory or 0)
+    return not job.gpus or not job.least_memory or _nth_largest(job, box) >= job.least_memory
 
 
 def _has_gpus(job: Job, box: Box) -> bool:

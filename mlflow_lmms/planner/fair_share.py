@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Turns:
     def __init__(
         self, jobs: Mapping[str, Job], leases: Iterable[Lease], uses: Mapping[str, Use], now: float, policy: Policy
     ) -> None:
-        self._levels = policy.fair_share_levels
+        self._levels, self._size_levels = policy.fair_share_levels, policy.size_levels
         self._queues: dict[str, list[tuple[float, int, float, str, Job]]] = defaultdict(list)
         for identifier, job in jobs.items():
             level = job.priority + max(0.0, now - job.queued_at) / policy.ageing_s
@@ -55,6 +56,7 @@ class Turns:
                 self._had[lease.user] += len(lease.gpus) * max(0.0, now - lease.started_at) / HOUR_S
         self._at = dict.fromkeys(self._queues, 0)
         self._heap: list[tuple[float, int, float, str, str]] = []
+        self._penalties: dict[str, float] = {}
         self._rank()
 
     def charge(self, user: str, gpu_hours: float) -> None:
@@ -68,20 +70,27 @@ class Turns:
             user = heapq.heappop(self._heap)[-1]
             *_, identifier, job = self._queues[user][self._at[user]]
             self._at[user] += 1
-            self._push(user, self._penalty(user))
+            self._push(user)
             yield identifier, job
 
-    def _penalty(self, user: str) -> float:
-        total = sum(self._had.values())
-        return self._levels * self._had[user] / total if total > 0 else 0.0
+    def largest_first(self) -> list[tuple[str, Job]]:
+        """All jobs, those that find no gap by themselves earlier: each doubling of GPUs counts `size_levels`."""
+        ranked = [
+            (level + self._penalties[user] - self._size_levels * math.log2(max(job.gpus, 1)), *rest, job)
+            for user, queue in self._queues.items()
+            for level, *rest, job in queue
+        ]
+        return [(identifier, job) for *_, identifier, job in sorted(ranked)]
 
-    def _push(self, user: str, penalty: float) -> None:
+    def _push(self, user: str) -> None:
         queue, at = self._queues[user], self._at[user]
         if at < len(queue):
             level, attempts, queued_at, identifier, _ = queue[at]
-            heapq.heappush(self._heap, (level + penalty, attempts, queued_at, identifier, user))
+            heapq.heappush(self._heap, (level + self._penalties[user], attempts, queued_at, identifier, user))
 
     def _rank(self) -> None:
+        total = sum(self._had.values()) or 1.0
+        self._penalties = {user: self._levels * had / total for user, had in self._had.items()}
         self._heap.clear()
         for user in self._queues:
-            self._push(user, self._penalty(user))
+            self._push(user)

@@ -171,6 +171,8 @@ class Policy:
     Attributes:
         ageing_s: a job that has waited this long counts one priority level more.
         fair_share_levels: how many levels a user loses who alone used the fleet lately.
+        size_levels: how many levels each doubling of GPUs counts when GPUs are to be kept for a job: smaller ones
+            find gaps without, and larger ones must not queue up behind them.
         drain_s: how long a reservation lets others fill its GPUs.
         default_estimate_s: how long a job is taken to run when nothing is known.
         foreign_memory: a GPU on which others use more is not given whole.
@@ -178,6 +180,7 @@ class Policy:
 
     ageing_s: float = 4 * 3600
     fair_share_levels: float = 4.0
+    size_levels: float = 0.25
     drain_s: float = 30 * 60
     default_estimate_s: float = 15 * 60
     foreign_memory: int = 500 * MIB

@@ -1,4 +1,4 @@
-"""Where a job fits best: the fullest box, the tightest GPU, so that whole boxes stay free for those that need them."""
+"""Where a job fits best: the fullest box, the tightest GPU; whole boxes stay free for those that need them."""
 
 from __future__ import annotations
 

@@ -68,6 +68,7 @@ class _Planning:
         self._fits: dict[Hashable, _Fit] = {}
         self._starts: dict[str, Start] = {}
         self._kept: Reservation | None = None
+        self._nothing_to_keep = False
 
     def run(self) -> Plan:
         self._go_on_with(self._state.reservation)
@@ -83,7 +84,10 @@ class _Planning:
         if not earlier or not job:
             return
         fit = self._fit(job)
-        if fit.demand.impossible or self._quotas.refusal(job, self._now) or self._started(earlier.job, job, fit):
+        if fit.demand.impossible or self._quotas.refusal(job, self._now):
+            return
+        if self._started(earlier.job, job, fit):
+            self._reserve_next()  # before others fill what has been drained
             return
         room = next((room for room in fit.rooms if room.box.name == earlier.box), None)
         if room and room.can_keep(earlier.gpus, fit.demand):
@@ -105,11 +109,22 @@ class _Planning:
             return Wait(identifier, Cause.BOXES_CLOSED, closed_reason(fit.demand, self._state.boxes))
         if self._started(identifier, job, fit):
             return None
-        if self._kept is None and self._reserve(identifier, job, fit, self._now):
+        if self._kept is None and not self._nothing_to_keep:
+            self._reserve_next()
             return self._consider(identifier, job)
         if fit.busy is None:
             fit.busy = busy_reason(fit.demand, fit.rooms, self._kept, self._policy)
         return Wait(identifier, *fit.busy)
+
+    def _reserve_next(self) -> None:
+        """Some job found no place: keep GPUs for the one that needs it most."""
+        for identifier, job in self._turns.largest_first():
+            fit = self._fit(job)
+            if identifier in self._starts or not fit.rooms or self._quotas.refusal(job, self._now):
+                continue
+            if not self._started(identifier, job, fit) and self._reserve(identifier, job, fit, self._now):
+                return
+        self._nothing_to_keep = True
 
     def _fit(self, job: Job) -> _Fit:
         key = shape(job)

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from mlflow_lmms.planner.fair_share import HOUR_S
-from mlflow_lmms.planner.fleet import Job, Lease, Policy, Quotas, Use
+from mlflow_lmms.planner.fleet import Job, Lease, Policy, Quota, Quotas, Use
+
+_NO_QUOTA = Quota()
 
 
 class QuotaCheck:
@@ -29,7 +31,7 @@ class QuotaCheck:
 
         The last GPU-hours may be overdrawn by one job: an estimate larger than the quota must not stop a job forever.
         """
-        if job.gpus == 0:
+        if job.gpus == 0 or self._quotas.of(job.user) == _NO_QUOTA:
             return None
         if first := self._held_back.get(job.user):
             return f"waits behind {first} of the same user, which has waited long for its quota"

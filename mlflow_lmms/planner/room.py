@@ -123,6 +123,20 @@ class Room:
         chosen = kinds[min(alike)] if alike else [uuid for kind in sorted(kinds) for uuid in kinds[kind]]
         return tuple(chosen[: demand.gpus])
 
+    def has_room(self, gpus: Collection[str], memory: int | None) -> bool:
+        """Whether just these GPUs can be given to a job, whole or as much `memory` of each; no GPU: a slot."""
+        if not gpus:
+            return self._cpu_left > 0
+        devices = [self._devices.get(uuid) for uuid in gpus]
+        if self._gpu_jobs_left <= 0 or (memory is not None and not self.box.shares_gpus):
+            return False
+        return all(
+            device is not None
+            and device.gpu.usable
+            and (device.idle and device.clean if memory is None else device.left() >= memory)
+            for device in devices
+        )
+
     def memory_left(self, uuid: str) -> int:
         """Memory of a shared GPU that a further job could have."""
         return self._devices[uuid].left()
