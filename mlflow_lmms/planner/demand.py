@@ -115,6 +115,8 @@ _WANTS: tuple[tuple[str, Callable[[Job, Box], bool]], ...] = (
 
 def _missing(job: Job, boxes: Sequence[Box]) -> str:
     """What no box has; or that each has only a part of it."""
+    if not boxes:
+        return "no box is connected: start one with `mlflow-lmms worker`"
     lacking = [name for name, has in _WANTS if not any(has(job, box) for box in boxes)]
     if not lacking:
         return f"no one box has all that it needs: {', '.join(_needs(job))}"

@@ -76,11 +76,11 @@ class Turns:
     def largest_first(self) -> list[tuple[str, Job]]:
         """All jobs, those that find no gap by themselves earlier: each doubling of GPUs counts `size_levels`."""
         ranked = [
-            (level + self._penalties[user] - self._size_levels * math.log2(max(job.gpus, 1)), *rest, job)
+            (level + self._penalties[user] - self._size_levels * math.log2(max(job.gpus, 1)), attempts, at, name, job)
             for user, queue in self._queues.items()
-            for level, *rest, job in queue
+            for level, attempts, at, name, job in queue
         ]
-        return [(identifier, job) for *_, identifier, job in sorted(ranked)]
+        return [(name, job) for _, _, _, name, job in sorted(ranked)]
 
     def _push(self, user: str) -> None:
         queue, at = self._queues[user], self._at[user]
