@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import replace
+from random import Random
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_lmms.planner.admission import admits
@@ -31,6 +31,8 @@ from mlflow_lmms.planner.plan import plan
 NOW = 1e6
 USERS = ("ann", "ben", "eve")
 ENVIRONMENTS = ("default", "old")
+#: No deadline: a busy machine is slow, not wrong.
+checked = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -126,11 +128,13 @@ def after(state: FleetState, made: Plan, now: float) -> FleetState:
     )
 
 
+@checked
 @given(states())
 def test_no_gpu_and_no_slot_is_given_twice(state: FleetState) -> None:
     assert_not_oversubscribed(state, after(state, plan(state, NOW), NOW).leases)
 
 
+@checked
 @given(states())
 def test_a_job_gets_all_that_it_asks_for_where_it_suits_or_nothing(state: FleetState) -> None:
     known, by_name = {job.id: job for job in state.jobs}, {box.name: box for box in state.boxes}
@@ -145,6 +149,7 @@ def test_a_job_gets_all_that_it_asks_for_where_it_suits_or_nothing(state: FleetS
         assert start.memory is None or (box.shares_gpus and not job.whole_gpus)
 
 
+@checked
 @given(states())
 def test_each_job_starts_or_waits_with_a_reason(state: FleetState) -> None:
     made = plan(state, NOW)
@@ -156,6 +161,7 @@ def test_each_job_starts_or_waits_with_a_reason(state: FleetState) -> None:
         assert made.reservation.job in {wait.job for wait in made.waits}
 
 
+@checked
 @given(states())
 def test_quotas_are_kept(state: FleetState) -> None:
     made, known = plan(state, NOW), {job.id: job for job in state.jobs}
@@ -169,14 +175,16 @@ def test_quotas_are_kept(state: FleetState) -> None:
         assert not count or quota.gpu_hours is None or state.uses[user].gpu_hours < quota.gpu_hours
 
 
+@checked
 @given(states(), st.randoms(use_true_random=False))
-def test_the_order_of_the_input_does_not_matter(state: FleetState, random: object) -> None:
+def test_the_order_of_the_input_does_not_matter(state: FleetState, random: Random) -> None:
     jobs_, leases = list(state.jobs), list(state.leases)
-    random.shuffle(jobs_)  # type: ignore[attr-defined]
-    random.shuffle(leases)  # type: ignore[attr-defined]
+    random.shuffle(jobs_)
+    random.shuffle(leases)
     assert plan(replace(state, jobs=tuple(jobs_), leases=tuple(leases)), NOW) == plan(state, NOW)
 
 
+@checked
 @given(states())
 def test_a_second_plan_starts_nothing_more_and_keeps_the_reservation(state: FleetState) -> None:
     made = plan(state, NOW)
@@ -185,6 +193,7 @@ def test_a_second_plan_starts_nothing_more_and_keeps_the_reservation(state: Flee
     assert again.reservation == made.reservation
 
 
+@checked
 @given(states(), states())
 def test_a_plan_made_from_an_old_state_does_no_harm(old: FleetState, new: FleetState) -> None:
     """Boxes have closed and changed, GPUs are taken, jobs are gone: what is admitted is sound all the same."""
@@ -198,6 +207,7 @@ def test_a_plan_made_from_an_old_state_does_no_harm(old: FleetState, new: FleetS
     assert len({lease.job for lease in state.leases}) == len(state.leases)
 
 
+@checked
 @given(states())
 def test_every_start_of_a_fresh_plan_is_admitted(state: FleetState) -> None:
     for start in plan(state, NOW).starts:
@@ -205,50 +215,46 @@ def test_every_start_of_a_fresh_plan_is_admitted(state: FleetState) -> None:
         state = after(state, Plan((start,), None, ()), NOW)
 
 
+@checked
 @given(states())
 def test_a_reservation_of_another_fleet_does_no_harm(state: FleetState) -> None:
     foreign = replace(state, boxes=tuple(replace(box, name=f"new-{box.name}") for box in state.boxes), leases=())
     assert_not_oversubscribed(foreign, after(foreign, plan(foreign, NOW), NOW).leases)
 
 
-durations = st.lists(st.tuples(st.floats(60, 1500), st.floats(0.3, 3.0), st.floats(1, 400)), min_size=20, max_size=60)
+runs = st.lists(st.tuples(st.floats(60, 1500), st.floats(0.3, 3.0)), min_size=10, max_size=40)
 
 
 @settings(max_examples=30, deadline=None)
-@given(durations, st.sampled_from([2, 4, 8]))
-@pytest.mark.timeout(300)
-def test_no_job_starves(stream: list[tuple[float, float, float]], size: int) -> None:
-    """One box, an endless stream of small jobs whose estimates are wrong, one large job.
+@given(runs, st.sampled_from([2, 4, 8]))
+def test_no_job_starves(stream: list[tuple[float, float]], size: int) -> None:
+    """One box, ever more small jobs (seconds, wrongly estimated by a factor), one large job.
 
     It gets the reservation at once (nothing waits that is more urgent), so it waits at most the drain and the
     longest run, whatever comes and whatever the estimates say.
     """
     policy = Policy(drain_s=600)
-    box = Box("a", tuple(Gpu(f"g{i}", "H100", 80 * GIB) for i in range(8)))
     large = Job("large", "0", "ann", size, 1000.0, estimated_s=60)
-    waits = _played(box, large, stream, policy)
-    assert waits <= policy.drain_s + max(seconds for seconds, _, _ in stream) + 1
+    waited = _wait_among_small_jobs(large, stream, policy)
+    assert waited <= policy.drain_s + max(seconds for seconds, _ in stream) + 1
 
 
-def _played(box: Box, large: Job, stream: list[tuple[float, float, float]], policy: Policy) -> float:
-    """How long the large job waits; the small ones come again and again until it has started."""
-    now, number, next_arrival = 0.0, 0, 0.0
-    state, ends = FleetState((box,), ()), dict[str, float]()
+def _wait_among_small_jobs(large: Job, stream: list[tuple[float, float]], policy: Policy) -> float:
+    now, number, ends = 0.0, 0, dict[str, float]()
+    state = FleetState((Box("a", tuple(Gpu(f"g{i}", "H100", 80 * GIB) for i in range(8))),), ())
     while True:
-        seconds, factor, gap = stream[number % len(stream)]
-        while next_arrival <= now:
-            job = Job(f"s{number:05d}", "0", "ann", 1, now, estimated_s=seconds * factor)
-            state, number, next_arrival = replace(state, jobs=(*state.jobs, job)), number + 1, next_arrival + gap / 8
-        if now >= large.queued_at and not any(job.id == large.id for job in state.jobs):
+        while len(state.jobs) < 12:
+            seconds, factor = stream[number % len(stream)]
+            small = Job(f"s{number}", "0", "ann", 1, now, estimated_s=seconds * factor)
+            state, number = replace(state, jobs=(*state.jobs, small)), number + 1
+        if now >= large.queued_at and large not in state.jobs:
             state = replace(state, jobs=(*state.jobs, large))
         state = replace(state, leases=tuple(lease for lease in state.leases if ends[lease.job] > now))
         made = plan(state, now, policy)
         for start in made.starts:
             if start.job == large.id:
                 return now - large.queued_at
-            ends[start.job] = now + stream[int(start.job[1:6]) % len(stream)][0]
+            ends[start.job] = now + stream[int(start.job[1:].partition("-")[0]) % len(stream)][0]
         state = after(state, made, now)
-        pending = [next_arrival, *(ends[lease.job] for lease in state.leases)]
-        if now < large.queued_at:
-            pending.append(large.queued_at)
-        now = min(at for at in pending if at > now)
+        coming = [ends[lease.job] for lease in state.leases] + [large.queued_at] * (now < large.queued_at)
+        now = min(coming)
