@@ -45,8 +45,8 @@ def test_a_run_is_not_cut_where_that_hardly_helps() -> None:
     assert cut_into_parts(dict.fromkeys("abcd", 5.0), 4, 600.0) == (("a", "b", "c", "d"),)
 
 
-def fleet(gpus: int, **more: Quotas) -> FleetState:
-    return FleetState((Box("a", tuple(Gpu(f"g{i}", "H100", 80 * GIB) for i in range(gpus))),), (), **more)
+def fleet(gpus: int, quotas: Quotas = Quotas()) -> FleetState:  # noqa: B008 (frozen)
+    return FleetState((Box("a", tuple(Gpu(f"g{i}", "H100", 80 * GIB) for i in range(gpus))),), (), quotas=quotas)
 
 
 def test_idle_places_are_what_the_plan_leaves_over() -> None:
@@ -75,5 +75,5 @@ def test_durations_come_from_the_nearest_earlier_runs() -> None:
     assert estimate_task("m", "new", 10, 1, earlier).seconds == pytest.approx(35)
     assert estimate_task("other", "t", 10, 1, earlier).seconds == pytest.approx(12.5)
     unknown = estimate_task("other", "new", 10, 2, earlier)
-    assert (unknown.seconds, unknown.source) == (pytest.approx(7.5), "a usual value")
+    assert unknown.seconds == pytest.approx(7.5) and unknown.source == "a usual value"
     assert estimate_job([unknown, unknown], load_s=30) == pytest.approx(45)
