@@ -139,7 +139,7 @@ class _Planning:
         seconds = self._policy.default_estimate_s if job.estimated_s is None else job.estimated_s
         if seconds >= fit.too_long:
             return False
-        rooms = fit.rooms if fit.too_long == _NEVER_TRIED else self._filled(fit)
+        rooms = fit.rooms if fit.too_long == _NEVER_TRIED else self._fillable(fit, seconds)
         place = best_place(fit.demand, rooms, lambda room: self._kept_from(room, seconds), job.home)
         if place is None:
             fit.too_long = seconds
@@ -152,17 +152,21 @@ class _Planning:
         self._starts[identifier] = Start(identifier, room.box.name, gpus, memory)
         return True
 
-    def _filled(self, fit: _Fit) -> list[Room]:
-        """Where a job may fit that is shorter than one of its shape that did not: on GPUs kept for a while."""
-        return [room for room in fit.rooms if self._kept and room.box.name == self._kept.box]
+    def _fillable(self, fit: _Fit, seconds: float) -> list[Room]:
+        """Where a job may fit that is shorter than one of its shape that did not: on GPUs kept for another."""
+        kept = self._kept
+        return [room for room in fit.rooms if kept and room.box.name == kept.box and self._fills(kept, seconds)]
+
+    def _fills(self, kept: Reservation, seconds: float) -> bool:
+        """Whether a job of such length may use kept GPUs in the meantime."""
+        return self._now < kept.drain_at and self._now + seconds <= kept.expected_at
 
     def _kept_from(self, room: Room, seconds: float) -> tuple[str, ...]:
         """The GPUs of a box that a job of such length must leave to the one whose turn it is."""
         kept = self._kept
         if kept is None or kept.box != room.box.name:
             return ()
-        fills = self._now < kept.drain_at and self._now + seconds <= kept.expected_at
-        return () if fills else kept.gpus
+        return () if self._fills(kept, seconds) else kept.gpus
 
     def _reserve(self, identifier: str, job: Job, fit: _Fit, since: float) -> bool:
         """Keep the GPUs for the job that are likely to be free first."""
