@@ -343,7 +343,8 @@ def report(results: list[tuple[str, str, list[Outcome]]], seeds: int) -> None:
         print(f"8-GPU job among a day of 1-GPU jobs at load 1.1, {name}: waits {min(waits):.0f}-{max(waits):.0f} min")
     slowest = max(one.slowest_plan_ms for _, name, found in results for one in found if name == "planner")
     print(
-        f"one plan, 1,000 waiting jobs and 200 GPUs: {planner_cost_ms():.1f} ms (processor); slowest above: {slowest:.1f} ms"
+        f"processor time of one plan for 1,000 waiting jobs and 200 GPUs: {planner_cost_ms():.1f} ms; "
+        f"slowest above: {slowest:.1f} ms"
     )
     ours = next(found for scenario, name, found in results if (scenario, name) == ("load 0.95", "planner"))
     by_worst, by_median = (of(worst8["planner"]) / of(worst8["greedy"]) for of in (max, statistics.median))

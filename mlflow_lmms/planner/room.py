@@ -162,8 +162,7 @@ class Room:
         )[: demand.gpus]
         if len(times) < demand.gpus:
             return None
-        slot = now if self._gpu_jobs_left > 0 else min(self._slot_ends, default=now)
-        return max(slot, times[-1][0]), tuple(uuid for _, _, uuid in times)
+        return max(self._slot_at(now), times[-1][0]), tuple(uuid for _, _, uuid in times)
 
     def foreign_gpus(self, demand: Demand) -> int:
         """Idle GPUs that suit a job but for processes outside the queue."""
@@ -181,7 +180,11 @@ class Room:
         """When GPUs that are kept for a job are likely to be free for it."""
         devices = (self._devices[uuid] for uuid in gpus if uuid in self._devices)
         times = [device.free_at(demand, self.shares(demand), now) for device in devices]
-        return max((at for at in times if at is not None), default=now)
+        return max([self._slot_at(now), *(at for at in times if at is not None)])
+
+    def _slot_at(self, now: float) -> float:
+        """When a job with GPUs is likely to find a slot."""
+        return now if self._gpu_jobs_left > 0 else min(self._slot_ends, default=now)
 
 
 def expected_end(lease: Lease, now: float, policy: Policy) -> float:
