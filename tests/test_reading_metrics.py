@@ -135,6 +135,20 @@ def test_user_and_filter(wanted: str | None, metric: str, filter_name: str, reas
 
 
 @pytest.mark.parametrize(
+    ("filters", "reason"),
+    [
+        (["none"], "the only score"),
+        (["strict-match", "flexible-extract"], "the only score; of its 2 filters flexible-extract is preferred"),
+        (["mine", "yours"], "the only score; of its 2 filters mine is the first listed"),
+    ],
+)
+def test_a_choice_among_filters_is_said(filters: list[str], reason: str) -> None:
+    primary = choose_primary("t", [MetricKey("acc", name) for name in filters])
+    assert primary is not None
+    assert primary.reason == reason
+
+
+@pytest.mark.parametrize(
     ("metric", "value", "scores", "factor", "times_100", "aggregation", "high", "reason"),
     [
         ("mme_perception_score", 1500.0, [], None, None, None, 2000.0, "known"),

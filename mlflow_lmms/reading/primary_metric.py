@@ -82,7 +82,8 @@ def choose_primary(task: str, candidates: Sequence[MetricKey], wanted: str | Non
         return None
     # A task that a group changes is named task@group.
     name, reason = _choose_name(task.partition("@")[0], names)
-    return Primary(_choose_filter([key for key in usable if key.metric == name]), reason)
+    keys = [key for key in usable if key.metric == name]
+    return Primary(_choose_filter(keys), reason if len(keys) == 1 else f"{reason}; {_filter_reason(keys)}")
 
 
 def find_metric(candidates: Sequence[MetricKey], wanted: str) -> MetricKey | None:
@@ -117,3 +118,9 @@ def _known(task: str) -> list[str]:
 
 def _choose_filter(keys: list[MetricKey]) -> MetricKey:
     return min(keys, key=lambda key: _FILTERS.index(key.filter) if key.filter in _FILTERS else len(_FILTERS))
+
+
+def _filter_reason(keys: list[MetricKey]) -> str:
+    chosen = _choose_filter(keys).filter
+    why = "preferred" if chosen in _FILTERS else "the first listed"
+    return f"of its {len(keys)} filters {chosen} is {why}"
