@@ -75,8 +75,10 @@ def interval_from_moments(n: int, mean: float, deviation: float | None, binary: 
     if n < 2:
         return None
     if binary:
-        low, high = proportion_confint(round(mean * n), n, alpha=1 - LEVEL, method="wilson")
-        return Interval(float(low), float(high), "wilson")
+        right = round(mean * n)
+        low, high = proportion_confint(right, n, alpha=1 - LEVEL, method="wilson")
+        # Wilson's bounds of none and of all are 0 and 1; rounding would leave 1.7e-18.
+        return Interval(float(low) if right else 0.0, float(high) if right < n else 1.0, "wilson")
     if deviation is None:
         return None
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / n**0.5

@@ -42,6 +42,13 @@ def test_moments_give_the_interval_of_the_scores(scores: Any, factor: float) -> 
     assert found.method == expected.method
 
 
+def test_none_right_and_all_right_end_at_the_scales_ends() -> None:
+    none, every = metric_interval(metric(np.zeros(125))), metric_interval(metric(np.ones(125)))
+    assert none is not None and every is not None
+    assert none.low == 0.0 < none.high
+    assert every.low < 1.0 == every.high
+
+
 def test_clusters_cost_degrees_of_freedom() -> None:
     found = metric_interval(metric(BINARY, 100.0, clusters=5, clustered_stderr=0.1))
     assert found is not None
