@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 
 import pytest
 from evaluation_world import Seeded
 from flask.testing import FlaskClient
+from output_folders import write_results
 from runner_output import EVIL
 
+from mlflow_lmms.importing.discovery import discover
+from mlflow_lmms.importing.import_run import Importer, ImportOptions
+from mlflow_lmms.importing.model_map import ModelMap
 from mlflow_lmms.names import Artifact, Tag
+from mlflow_lmms.scrubbing import Scrubber
 
 YAML = f"""name: letters
 description: {EVIL}
@@ -142,6 +148,20 @@ def test_an_imported_run_has_a_page_with_all_that_is_known_of_it(visitor: FlaskC
     samples = opened(visitor, f"/lmms/evaluations/{outsider}/samples/digits_vqa?wrong=1")
     assert "wrong samples" in samples and "/media/0" in samples
     assert "No sample is errored." in opened(visitor, f"/lmms/evaluations/{outsider}/samples/digits_vqa?errored=1")
+
+
+def test_a_task_without_a_samples_file_says_so(seeded: Seeded, visitor: FlaskClient, tmp_path: Path) -> None:
+    client = seeded.world.client
+    write_results(tmp_path, {"my_vqa": {"exact_match,none": 0.8}})
+    importer = Importer(client, ImportOptions(), ModelMap(client, {}), Scrubber())
+    (outcome,) = importer.import_all(discover([tmp_path])).files
+    assert outcome.run_id is not None
+    path = f"/lmms/evaluations/{outcome.run_id}/samples/my_vqa"
+    for query in ("", "?show=wrong", "?search=zebra"):
+        page = opened(visitor, path + query)
+        assert "There is no samples file of this task" in page
+        assert "No sample" not in page and "judged by" not in page
+    client.delete_run(outcome.run_id)
 
 
 def test_an_imported_run_stands_in_the_list_of_evaluations(visitor: FlaskClient, outsider: str) -> None:

@@ -54,7 +54,7 @@ class SampleView:
 
 @dataclass(frozen=True)
 class SamplesContext:
-    """What ``lmms/samples.html`` takes."""
+    """What ``lmms/samples.html`` takes; `missing`: the task was recorded without its samples."""
 
     template: ClassVar[str] = "lmms/samples.html"
 
@@ -63,6 +63,7 @@ class SamplesContext:
     task: str
     others: list[Link]
     samples: list[SampleView]
+    missing: bool
     total: int
     first: int
     last: int
@@ -105,6 +106,7 @@ def show(run_id: str, task: str) -> str:
         task=task,
         others=_finished_tasks(evaluation, task, chosen),
         samples=[_view(run_id, task, sample, result) for sample in page.samples],
+        missing=result.samples == 0,
         total=page.total,
         first=offset + 1,
         last=offset + len(page.samples),
