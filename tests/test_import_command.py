@@ -76,6 +76,19 @@ def test_options_are_those_of_an_evaluation(capsys: Captured, mlflow_client: Mlf
     assert mlflow_client.get_experiment_by_name("mine") is not None
 
 
+def test_a_mapped_folder_without_results_is_said(
+    capsys: Captured, mlflow_client: MlflowClient, tmp_path: Path
+) -> None:
+    description = ModelDescription(adapter="qwen2_vl", model_args={"pretrained": "x"})
+    register_model(mlflow_client, "qwen", description)
+    sound(tmp_path / "outputs" / "a")
+    options = ["--map", "a=models:/qwen/1", "--map", "aa=models:/qwen/1", "--dry-run", "--format", "json"]
+    assert run(["import", str(tmp_path / "outputs"), *options]) == 0
+    said = capsys.readouterr()
+    assert said.err == "warning: --map aa: no results are in a folder of this name\n"
+    assert json.loads(said.out)["files"][0]["model"] == "qwen v1"
+
+
 def test_a_dry_run(capsys: Captured, mlflow_client: MlflowClient, tmp_path: Path) -> None:
     sound(tmp_path)
     report = told(capsys, "import", tmp_path, "--dry-run")

@@ -95,6 +95,8 @@ def _import(
     if paths:
         found = discover(paths)
         models = ModelMap(client, parse_map(mapping))
+        for folder in models.unused(found.runs):
+            click.echo(f"warning: --map {folder}: no results are in a folder of this name", err=True)
         with _progress(len(found.runs)) as told:
             importer = Importer(
                 client,

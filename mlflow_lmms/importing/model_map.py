@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_lmms.errors import InvalidRequestError
+from mlflow_lmms.importing.discovery import FoundResults
 from mlflow_lmms.importing.run_facts import ImportedModel
 from mlflow_lmms.registry import ModelTag, find_version
 
@@ -62,12 +63,20 @@ class ModelMap:
 
     def link(self, model: ImportedModel, folders: Sequence[str], folder: Path) -> ImportedModel:
         """The model as the version that its folder belongs to, the innermost folder first; else as it is."""
-        for depth in range(len(folders), 0, -1):
-            names = (folders[depth - 1], "/".join(folders[:depth]), "/".join(folders[1:depth]))
-            for name in names:
-                if name in self._versions:
-                    return linked(model, self._versions[name])
-        return linked(model, self._versions[str(folder)]) if str(folder) in self._versions else model
+        name = next((name for name in _names(folders, folder) if name in self._versions), None)
+        return model if name is None else linked(model, self._versions[name])
+
+    def unused(self, found: Iterable[FoundResults]) -> list[str]:
+        """The folders of the mapping in which there is none of the results."""
+        there = {name for one in found for name in _names(one.folders, one.results.parent)}
+        return [name for name in self._versions if name not in there]
+
+
+def _names(folders: Sequence[str], folder: Path) -> Iterator[str]:
+    """What a mapping may call the folder of a results file or one around it, the innermost first."""
+    for depth in range(len(folders), 0, -1):
+        yield from (folders[depth - 1], "/".join(folders[:depth]), "/".join(folders[1:depth]))
+    yield str(folder)
 
 
 def linked(model: ImportedModel, version: ModelVersion) -> ImportedModel:
