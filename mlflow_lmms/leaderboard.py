@@ -139,6 +139,8 @@ def _column(scores: Sequence[Score], vectors: Vectors, flagged: bool) -> tuple[C
     reference = _reference(scores)
     flags = {score.model: flags_of(score) for score in scores}
     notes = {score.model: incomparable(reference, score) for score in scores}
+    if notes[reference.model] is not None:
+        notes[reference.model] = "it does not tell which documents it is over: nothing can be compared with it"
     ordered_by = [
         score
         for score in scores

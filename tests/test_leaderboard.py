@@ -337,6 +337,20 @@ def test_a_result_of_which_too_little_is_known_is_not_ranked_and_says_so() -> No
     assert str(cells["c"].note).startswith("whether it is comparable cannot be told: one of the two results")
 
 
+def test_a_result_alone_of_which_the_documents_are_unknown_speaks_of_itself() -> None:
+    unknown = {key: value for key, value in FINGERPRINT.items() if key not in ("dataset", "rows")}
+    scores = [score("a", fingerprint=unknown), score("b", task="other", fingerprint=unknown)]
+    cells = {row.model: row.cells for row in make_board(scores, no_vectors).rows}
+    assert cells["a"]["t"].rank is None
+    assert cells["a"]["t"].note == "it does not tell which documents it is over: nothing can be compared with it"
+    (first, second) = (
+        row.cells["t"].note for row in make_board([scores[0], score("c", fingerprint=unknown)], no_vectors).rows
+    )
+    assert {first, second} >= {
+        "whether it is comparable cannot be told: neither result tells which documents it is over"
+    }
+
+
 def test_an_import_whose_rows_agree_is_ranked_with_live_results() -> None:
     live = {**FINGERPRINT, "rows": "r" * 64, "judge": None}
     imported = live | {"dataset": None, "origin": "lmms-eval files"}
