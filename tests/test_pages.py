@@ -95,7 +95,7 @@ def test_a_finished_evaluation_shows_results_slices_files_and_command(seeded: Se
     run_id = seeded.finished["centroid"]
     page = opened(visitor, f"/lmms/evaluations/{run_id}")
     assert "digits_vqa by perturbation" in page
-    assert re.search(r">(worst|lowest)</span>", page)
+    assert re.search(r">(worst|weakest)</span>", page)
     assert f"get-artifact?run_uuid={run_id}&amp;path=lmms%2Fsamples%2Fdigits_vqa.parquet" in page
     assert "python -m lmms_eval --model digits" in page
     assert f'href="/lmms/evaluations/{run_id}/samples/digits_vqa"' in page

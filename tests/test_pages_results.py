@@ -108,6 +108,7 @@ def test_slices_have_wilson_intervals_and_the_worst_large_group_is_marked() -> N
     groups = [piece("size", "large", 20, 0.9), piece("size", "small", 20, 0.5), piece("size", "rare", 3, 0.0)]
     (chart,) = slice_charts([task_result(groups)])
     assert [group.value for group in chart.groups if group.worst] == ["small"]
+    assert [group.value for group in chart.groups if group.few] == ["rare"]
     assert chart.gap == pytest.approx(0.4)
     assert chart.apart is (chart.groups[1].high < chart.groups[0].low)  # type: ignore[operator]
     large = chart.groups[0]

@@ -64,6 +64,11 @@ class Group:
     worst: bool
     bar: RangeBar
 
+    @property
+    def few(self) -> bool:
+        """Whether there are too few samples to call it the worst."""
+        return self.n < _FEWEST
+
 
 @dataclass(frozen=True)
 class SliceChart:
