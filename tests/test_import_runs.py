@@ -32,6 +32,7 @@ from mlflow_lmms.importing.report import FileOutcome, ImportReport, ImportStatus
 from mlflow_lmms.importing.reported_scores import ReportedScores
 from mlflow_lmms.importing.run_writer import RunWriter
 from mlflow_lmms.names import Artifact, Tag
+from mlflow_lmms.reading.errored import ErroredPolicy
 from mlflow_lmms.registry import ModelDescription, register_model
 from mlflow_lmms.scrubbing import Scrubber
 
@@ -175,6 +176,17 @@ def test_what_is_refused_does_not_stop_the_others(mlflow_client: MlflowClient, t
     assert [own.status for own in report.files] == [ImportStatus.REFUSED, ImportStatus.IMPORTED]
     assert report.refused == [(bad, "the JSON ends too early")]
     assert [run.data.tags[Tag.SUITE] for run in runs(mlflow_client)] == ["other_vqa"]
+
+
+def test_a_file_whose_tasks_all_fail_says_why(mlflow_client: MlflowClient, tmp_path: Path) -> None:
+    path = sound(tmp_path)
+    lines = rows()
+    lines[1] |= {"resps": [[""]], "filtered_resps": [""]}
+    write_samples(path.parent, "my_vqa", lines)
+    outcome = only(import_from(mlflow_client, tmp_path, policy=ErroredPolicy("drop", 0.05)))
+    assert outcome.status is ImportStatus.REFUSED
+    assert str(outcome.reason).startswith("none of its tasks could be imported: task my_vqa: 1 of 10 samples")
+    assert runs(mlflow_client) == []
 
 
 def test_a_dry_run_writes_nothing(mlflow_client: MlflowClient, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def read_tasks(
     for told, path in found.samples.items():
         if told not in results.tasks:
             options.on_refused(RefusedFileError(path, "the results file beside it says nothing of this task"))
-    any_read = False
+    failed: list[str] = []
     for name in results.tasks:
         samples = found.samples.get(name)
         with tempfile.TemporaryDirectory(prefix="lmms-import-") as folder:
@@ -55,12 +55,12 @@ def read_tasks(
                 options.on_refused(error)
                 task = _read(importer, results, name, None, options, Path(folder) / "second")
             if task.failed:
-                options.on_refused(RefusedFileError(samples or results.path, f"task {name}: {task.failed}"))
+                failed.append(f"task {name}: {task.failed}")
+                options.on_refused(RefusedFileError(samples or results.path, failed[-1]))
                 continue
-            any_read = True
             yield importer, task
-    if not any_read:
-        raise RefusedFileError(results.path, "none of its tasks could be imported")
+    if len(failed) == len(results.tasks):
+        raise RefusedFileError(results.path, f"none of its tasks could be imported: {'; '.join(failed)}")
 
 
 def _read(
