@@ -41,8 +41,12 @@ def check(context: click.Context, /, folder: Path) -> None:
                 soft_wrap=True,
             )
         wrong = sum(problem.severity == "error" for problem in report.problems)
-        counted = f"{len(report.tasks)} tasks, {len(report.groups)} groups in {folder}"
+        counted = f"{_counted(len(report.tasks), 'task')}, {_counted(len(report.groups), 'group')} in {folder}"
         warned = len(report.problems) - wrong
-        out.print(f"{counted}: {wrong} wrong, {warned} warnings", highlight=False)
+        out.print(f"{counted}: {wrong} wrong, {_counted(warned, 'warning')}", highlight=False)
     if not report.ok:
         context.exit(_WRONG)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -199,7 +199,7 @@ def board_rows(board: Board, filters: Filters, warnings: Warnings) -> list[Board
 
 def _coverage(board: Board, row: Row) -> str:
     if not row.cells:
-        return "reported by others alone"
+        return "only reported by others"
     unranked = sum(cell.rank is None for cell in row.cells.values())
     return f"{row.coverage} of {len(board.columns)} tasks" + (f", {unranked} not ranked" if unranked else "")
 
