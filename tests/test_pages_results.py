@@ -11,6 +11,7 @@ from flask import Flask
 
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
+from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.samples import MediaReference, Sample
 from mlflow_lmms.statistics import mean_interval
 from mlflow_lmms.task_result import (
@@ -29,7 +30,7 @@ from plugin_ui.pages.evaluation_results import slice_charts, task_metrics
 from plugin_ui.pages.formats import duration, file_size, score, short
 from plugin_ui.pages.leaderboard import BoardRow, Filters, board_rows
 from plugin_ui.pages.range_bar import Scale as BarScale
-from plugin_ui.pages.result_findings import errored_lines, findings, group_lines, stability_lines
+from plugin_ui.pages.result_findings import errored_lines, finding_groups, findings, group_lines, stability_lines
 from plugin_ui.pages.samples import cost_words, media_words
 
 
@@ -270,6 +271,33 @@ def test_a_warning_stands_in_words_with_examples_that_open_their_samples() -> No
     assert (first.title, first.message, first.counts) == ("Empty responses", warning.message, "30 of 40")
     assert [(e.text, e.url) for e in first.examples] == [("document 12", "task=t&offset=10"), ("no document", None)]
     assert (first.ranked, second.ranked, second.counts) == (False, True, "")
+
+
+def test_warnings_of_one_class_stand_together_under_a_sentence_that_holds_for_all() -> None:
+    def warned(task: str, *warnings: TaskWarning) -> TaskResult:
+        return with_findings(task=task, warnings=warnings)
+
+    missing = TaskWarning(name="samples_missing", message="There are none.")
+    scales = [TaskWarning(name="unknown_scale", message=f"The scale of {name} is unknown.") for name in "fg"]
+    strange = [TaskWarning(name="of_a_later_release", message=text) for text in "xy"]
+    results = [warned("a", missing, *scales, strange[0]), warned("b", missing, strange[1])]
+    groups = finding_groups(findings(results, samples_url))
+    assert [(group.title, group.tasks, len(group.findings), group.ranked) for group in groups] == [
+        ("Of a later release", 2, 2, False),
+        ("Samples missing", 2, 2, True),
+        ("Unknown scale", 1, 2, True),
+    ]
+    assert groups[0].sentence == ""
+    assert groups[1].sentence == "There are none."
+    assert groups[2].sentence.startswith("The scale of the score is unknown")
+    assert [finding.message for finding in groups[2].findings] == [scale.message for scale in scales]
+
+
+@pytest.mark.parametrize("name", list(WarningName))
+def test_every_class_of_warnings_has_a_sentence_for_several_tasks(name: WarningName) -> None:
+    results = [with_findings(warnings=(TaskWarning(name=name, message=text),)) for text in "xy"]
+    (group,) = finding_groups(findings(results, samples_url))
+    assert len(group.sentence) > 20
 
 
 def test_errored_samples_are_counted_by_reason_with_what_the_policy_made_of_them() -> None:

@@ -26,10 +26,11 @@ from plugin_ui.pages.frame import mlflow_url, render
 from plugin_ui.pages.origin import origin_words
 from plugin_ui.pages.result_findings import (
     ErroredLine,
-    Finding,
+    FindingGroup,
     GroupLine,
     StabilityLine,
     errored_lines,
+    finding_groups,
     findings,
     group_lines,
     stability_lines,
@@ -59,7 +60,7 @@ class EvaluationContext:
     lines: list[TaskLine]
     results: list[Result]
     charts: list[SliceChart]
-    findings: list[Finding]
+    findings: list[FindingGroup]
     errored: list[ErroredLine]
     stability: list[StabilityLine]
     groups: list[GroupLine]
@@ -101,7 +102,7 @@ def show(run_id: str) -> str:
         lines=[_line(evaluation, task, metrics.get(task.task), found.get(task.task)) for task in evaluation.tasks],
         results=[row for rows in metrics.values() for row in rows],
         charts=slice_charts(found.values()),
-        findings=findings(found.values(), samples_url, offset=evaluation.request.offset),
+        findings=finding_groups(findings(found.values(), samples_url, offset=evaluation.request.offset)),
         errored=errored_lines(found.values(), samples_url),
         stability=stability_lines(found.values()),
         groups=group_lines(core.reader.group_scores(run_id)) if found else [],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_lmms.reading.result_warnings import ranked
+from mlflow_lmms.reading.result_warnings import WarningName, ranked
 from mlflow_lmms.task_result import ErroredSamples, StabilityResult, TaskResult, TaskWarning
 from plugin_ui.pages.evaluation_results import metric_label
 
@@ -16,6 +16,25 @@ _POLICIES = {
     "as_scored": "they count as lmms-eval scored them",
     "drop": "they are left out of the scores",
     "wrong": "they count as wrong",
+}
+#: What a warning says of several tasks, where its sentence differs from task to task.
+_SENTENCES: dict[str, str] = {
+    WarningName.NO_LOCAL_SCORE: "No metric of these tasks has a number that can stand for it.",
+    WarningName.JUDGE_FAILED: "The judge that scores these tasks failed, or probably never answered.",
+    WarningName.EMPTY_RESPONSES: "Many samples have no answer: empty, or a failed request.",
+    WarningName.IDENTICAL_RESPONSES: "Many samples have the very same response.",
+    WarningName.BELOW_CHANCE: "The score is less than guessing gives.",
+    WarningName.ROWS_NOT_DOCUMENTS: "There are not as many documents with samples as expected.",
+    WarningName.DUPLICATE_IDS: "Samples repeat the id of an earlier one.",
+    WarningName.AGGREGATE_NOT_REPRODUCIBLE: "The recorded score is not the mean of the samples' scores.",
+    WarningName.PARTIAL_RUN: "The run was limited to a part of the documents.",
+    WarningName.SMALLEST_VALUE_CHOSEN: "The option with the smallest likelihood counts as the answer: "
+    "the adapter and the scoring disagree on the sign.",
+    WarningName.SCORE_MOVED: "The score moved against an earlier run although the outputs did not.",
+    WarningName.PRIMARY_NOT_FOUND: "The wanted primary metric has no number here; the rules chose another.",
+    WarningName.SAMPLES_MISSING: "There are no samples: the scores cannot be checked.",
+    WarningName.CONSTANT_TARGET: "Every sample has the same target: it is no ground truth to show.",
+    WarningName.UNKNOWN_SCALE: "The scale of the score is unknown, so it cannot be averaged with other scores.",
 }
 
 #: (task, what the samples page is asked for) → its address.
@@ -36,11 +55,35 @@ class Finding:
     same."""
 
     task: str
-    title: str
+    name: str
     message: str
     counts: str
     ranked: bool
     examples: list[Example]
+
+    @property
+    def title(self) -> str:
+        """Its class for people."""
+        return warning_title(self.name)
+
+
+@dataclass(frozen=True)
+class FindingGroup:
+    """All warnings of one class. `sentence` holds for each of them; `tasks` counts the tasks that have it."""
+
+    sentence: str
+    tasks: int
+    findings: list[Finding]
+
+    @property
+    def title(self) -> str:
+        """The class for people."""
+        return self.findings[0].title
+
+    @property
+    def ranked(self) -> bool:
+        """Whether results with it may be ranked all the same."""
+        return self.findings[0].ranked
 
 
 @dataclass(frozen=True)
@@ -85,6 +128,23 @@ def findings(results: Iterable[TaskResult], samples_url: SamplesUrl, *, offset: 
     return sorted(found, key=lambda finding: finding.ranked)
 
 
+def finding_groups(found: Iterable[Finding]) -> list[FindingGroup]:
+    """The findings by class, in the order in which the classes first come."""
+    classes: dict[str, list[Finding]] = {}
+    for finding in found:
+        classes.setdefault(finding.name, []).append(finding)
+    return [
+        FindingGroup(_sentence(name, members), len({finding.task for finding in members}), members)
+        for name, members in classes.items()
+    ]
+
+
+def _sentence(name: str, members: list[Finding]) -> str:
+    """What all say, else the sentence of their class; empty of a class that has none."""
+    messages = {finding.message for finding in members}
+    return messages.pop() if len(messages) == 1 else _SENTENCES.get(name, "")
+
+
 def warning_title(name: str) -> str:
     """A warning's class for people."""
     return name.replace("_", " ").capitalize()
@@ -100,7 +160,7 @@ def warning_counts(warning: TaskWarning) -> str:
 def _finding(task: str, warning: TaskWarning, samples_url: SamplesUrl, offset: int) -> Finding:
     return Finding(
         task=task,
-        title=warning_title(warning.name),
+        name=warning.name,
         message=warning.message,
         counts=warning_counts(warning),
         ranked=ranked(warning.name),
