@@ -16,14 +16,14 @@ from mlflow_lmms.errors import LmmsError
 from mlflow_lmms.evaluation import Evaluation, TaskStatus
 from mlflow_lmms.evaluation_json import command_line
 from mlflow_lmms.leaderboard import REPORTED
-from mlflow_lmms.names import Artifact, Tag
+from mlflow_lmms.names import Artifact
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import FINAL, State
 from mlflow_lmms.task_result import TaskResult
 from plugin_ui.pages.evaluation_results import Result, SliceChart, slice_charts, task_metrics
 from plugin_ui.pages.frame import mlflow_url, render
-from plugin_ui.pages.origin import origin_words
+from plugin_ui.pages.origin import PublishedSource, origin_words, published_source
 from plugin_ui.pages.result_findings import (
     ErroredLine,
     FindingGroup,
@@ -48,6 +48,7 @@ class TaskLine:
     status: TaskStatus
     score: Result | None
     samples_url: str | None
+    source_url: str | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class EvaluationContext:
     files: list[StoredFile]
     warnings: list[str]
     origin: str
+    published: PublishedSource | None
     has_log: bool
     trouble: Trouble | None
     place: int | None
@@ -89,7 +91,8 @@ def show(run_id: str) -> str:
     core = services()
     evaluation = core.evaluation(run_id)
     run = core.client.get_run(run_id)
-    found = _task_results(core, evaluation)
+    published = _published(run, evaluation)
+    found = {} if published is not None else _task_results(core, evaluation)
     samples_url = partial(url_for, "lmms.samples", run_id=run_id)
     metrics = {task: task_metrics(result, run.data.metrics) for task, result in found.items()}
     queue = look_at_queue(core.queue)
@@ -99,7 +102,10 @@ def show(run_id: str) -> str:
     files = stored_files(run_id)
     context = EvaluationContext(
         evaluation=evaluation,
-        lines=[_line(evaluation, task, metrics.get(task.task), found.get(task.task)) for task in evaluation.tasks],
+        lines=[
+            _line(evaluation, task, metrics.get(task.task), found.get(task.task), published)
+            for task in evaluation.tasks
+        ],
         results=[row for rows in metrics.values() for row in rows],
         charts=slice_charts(found.values()),
         findings=finding_groups(findings(found.values(), samples_url, offset=evaluation.request.offset)),
@@ -108,7 +114,8 @@ def show(run_id: str) -> str:
         groups=group_lines(core.reader.group_scores(run_id)) if found else [],
         files=files,
         warnings=_warnings(evaluation, found),
-        origin=_origin(run, evaluation),
+        origin=origin_words(evaluation),
+        published=published,
         has_log=evaluation.queued_here or any(file.path == Artifact.LOG for file in files),
         trouble=waiting_trouble(queue, evaluation),
         place=queue.places.get(run_id) if evaluation.state is State.QUEUED else None,
@@ -153,11 +160,26 @@ def _task_results(core: Services, evaluation: Evaluation) -> dict[str, TaskResul
 
 
 def _line(
-    evaluation: Evaluation, task: TaskStatus, results: list[Result] | None, found: TaskResult | None
+    evaluation: Evaluation,
+    task: TaskStatus,
+    results: list[Result] | None,
+    found: TaskResult | None,
+    published: PublishedSource | None,
 ) -> TaskLine:
     score = next((row for row in results or () if row.primary), None)
     url = url_for("lmms.samples", run_id=evaluation.run_id, task=task.task)
-    return TaskLine(task, score, url if found is not None and found.samples else None)
+    return TaskLine(
+        status=task,
+        score=score,
+        samples_url=url if found is not None and found.samples else None,
+        source_url=published.urls.get(task.task) if published is not None else None,
+    )
+
+
+def _published(run: Run, evaluation: Evaluation) -> PublishedSource | None:
+    if evaluation.source != REPORTED:
+        return None
+    return published_source(run.data.tags, (task.task for task in evaluation.tasks))
 
 
 def _warnings(evaluation: Evaluation, found: Mapping[str, TaskResult]) -> list[str]:
@@ -166,10 +188,3 @@ def _warnings(evaluation: Evaluation, found: Mapping[str, TaskResult]) -> list[s
     if evaluation.request.partial and not told:
         return ["Only a part of each task's documents is run: its scores are no scores of the benchmark."]
     return []
-
-
-def _origin(run: Run, evaluation: Evaluation) -> str:
-    words = origin_words(evaluation)
-    if evaluation.source == REPORTED:
-        return f"{words}: {run.data.tags.get(Tag.REPORTED_SOURCE) or 'source not told'}"
-    return words
