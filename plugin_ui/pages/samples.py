@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,16 +10,20 @@ from flask import request, url_for
 
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.samples import MediaReference, Sample
+from mlflow_lmms.services import Services
 from mlflow_lmms.states import State
 from mlflow_lmms.task_result import TaskResult
 from plugin_ui.finished_task import require_finished
 from plugin_ui.pages.evaluation_results import metric_label
 from plugin_ui.pages.formats import file_size, short
 from plugin_ui.pages.frame import Link, render
+from plugin_ui.pages.option_scores import OptionScore, expected_option, option_scores
 from plugin_ui.permissions import READ, requires
 from plugin_ui.services import services
 
 _PAGE = 20
+_LOG_LIKELIHOODS = ("multiple_choice", "loglikelihood")
+_MEDIA = {"image": "picture", "video": "video", "audio": "sound", "mixed": "picture, video or sound"}
 #: What ``?show=`` may say.
 ALL, WRONG, ERRORED = "all", "wrong", "errored"
 
@@ -35,7 +40,8 @@ class Picture:
 class SampleView:
     """One document, what the model said and how it was judged; `verdict` is ``right``, ``wrong`` or empty.
 
-    `not_stored` names media of which the run keeps nothing to show; `cost` is tokens and time, where they are known.
+    `options` stand in place of responses that are log-likelihoods. `not_stored` names media of which the run keeps
+    nothing to show; `cost` is tokens and time, where they are known.
     """
 
     doc_id: int
@@ -45,6 +51,8 @@ class SampleView:
     input: str
     target: str
     responses: tuple[str, ...]
+    options: list[OptionScore]
+    expected_option: int | None
     filtered: str
     verdict: str
     errored: str
@@ -54,7 +62,10 @@ class SampleView:
 
 @dataclass(frozen=True)
 class SamplesContext:
-    """What ``lmms/samples.html`` takes; `missing`: the task was recorded without its samples."""
+    """What ``lmms/samples.html`` takes; `missing`: the task was recorded without its samples.
+
+    `no_media` is said of a sample of which nothing is stored to look at; empty where nothing is to be expected.
+    """
 
     template: ClassVar[str] = "lmms/samples.html"
 
@@ -63,6 +74,7 @@ class SamplesContext:
     task: str
     others: list[Link]
     samples: list[SampleView]
+    no_media: str
     missing: bool
     total: int
     first: int
@@ -105,6 +117,7 @@ def show(run_id: str, task: str) -> str:
         name=evaluation.name,
         task=task,
         others=_finished_tasks(evaluation, task, chosen),
+        no_media=_no_media(core, task, page.samples),
         samples=[_view(run_id, task, sample, result) for sample in page.samples],
         missing=result.samples == 0,
         total=page.total,
@@ -142,11 +155,20 @@ def _finished_tasks(evaluation: Evaluation, current: str, chosen: str) -> list[L
     ]
 
 
+def _no_media(core: Services, task: str, page: Sequence[Sample]) -> str:
+    if any(sample.media or sample.references for sample in page):
+        return "No picture is stored for this sample."
+    known = core.catalogue().tasks.get(task)
+    kind = _MEDIA.get(known.modality.value) if known is not None else None
+    return f"No {kind} is stored for this sample." if kind else ""
+
+
 def _view(run_id: str, task: str, sample: Sample, result: TaskResult) -> SampleView:
     primary = result.primary_metric
     key = f"{primary.metric}:{primary.filter}" if primary else ""
     said = " / ".join(sample.responses)
     filtered = sample.filtered.get(primary.filter, "") if primary else ""
+    options = option_scores(sample.responses) if result.output_type in _LOG_LIKELIHOODS else []
     return SampleView(
         doc_id=sample.doc_id,
         pictures=[_picture(run_id, task, sample, number) for number in range(sample.media)],
@@ -155,7 +177,9 @@ def _view(run_id: str, task: str, sample: Sample, result: TaskResult) -> SampleV
         input=sample.input,
         target=sample.target,
         responses=sample.responses,
-        filtered="" if filtered == said else filtered,
+        options=options,
+        expected_option=expected_option(sample.target, len(options)),
+        filtered="" if options or filtered == said else filtered,
         verdict=_verdict(
             sample.scores.get(key), higher_is_better=primary is None or primary.higher_is_better is not False
         ),
