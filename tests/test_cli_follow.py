@@ -122,17 +122,22 @@ def test_a_refusal_of_the_server_is_raised() -> None:
 
 
 def board() -> dict[str, Any]:
-    cell = {"value": 0.965, "low": 0.947, "high": 0.977, "rank": 1, "tied": False, "note": None}
+    cell: dict[str, Any] = {"value": 0.965, "low": 0.947, "high": 0.977, "rank": 1, "tied": False, "note": None, "flagged": []}
     other = {**cell, "value": 0.5, "rank": 2, "tied": True}
     odd = {**cell, "rank": None, "low": None, "high": None, "note": "not comparable: the documents differ"}
+    odd["flagged"] = ["below_chance"]
+    published = {"value": 0.97, "source": "a paper [3]"}
     columns = [
         {"task": "digits_vqa", "metric": "exact_match", "higher_is_better": True},
         {"task": "errors", "metric": "wer", "higher_is_better": False},
     ]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"model": "knn v1", "rank": 1, "win_rate": 1.0, "cells": {"digits_vqa": cell, "errors": odd}},
         {"model": "centroid v1", "rank": 2, "win_rate": None, "cells": {"digits_vqa": other}},
+        {"model": "other", "rank": None, "win_rate": None, "cells": {}},
     ]
+    reported: list[dict[str, Any]] = [{}, {}, {"digits_vqa": [published]}]
+    rows = [{**row, "reported": own} for row, own in zip(rows, reported, strict=True)]
     return {"columns": columns, "rows": rows, "verdicts": ["knn v1 beats centroid v1"], "left_out": ["1 result"]}
 
 
@@ -143,9 +148,24 @@ def test_a_board_shows_intervals_ranks_ties_and_words() -> None:
     assert "0.965 [0.947, 0.977] #1" in text
     assert "0.500 [0.947, 0.977] =2" in text
     assert "wer ↓" in text
-    assert "(not comparable: the documents differ)" in text
+    assert "0.965 [1] [2]" in text
+    assert "[1] not comparable: the documents differ" in text and "[2] below chance" in text
+    assert "(0.970 reported by a paper [3])" in text
     assert "• knn v1 beats centroid v1" in text
     assert "not shown: 1 result" in text
+
+
+def test_many_tasks_stand_below_each_other() -> None:
+    wide = board()
+    wide["columns"] += [{"task": f"more_{n}", "metric": "acc", "higher_is_better": True} for n in range(20)]
+    out = io.StringIO()
+    print_board(wide, Console(file=out, width=150))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 150
+    assert lines[1].split() == ["1", "knn", "v1", "1.00", "2", "of", "22"]
+    (doubtful,) = [line for line in lines if line.endswith("not comparable: the documents differ; below chance")]
+    assert doubtful.split()[:6] == ["errors", "wer", "↓", "knn", "v1", "0.965"]
+    assert sum("reported by a paper [3]" in line for line in lines) == 1
 
 
 def test_an_empty_board_says_what_to_do() -> None:

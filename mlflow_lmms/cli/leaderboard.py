@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from mlflow_lmms.cli.output import console, format_option, print_json, wants_json
 from mlflow_lmms.client import Client
+
+_COLUMNS_SIDE_BY_SIDE = 6
 
 
 @click.command()
@@ -36,44 +38,99 @@ def print_board(board: dict[str, Any], out: Console) -> None:
     """Print a board as a table, and what it means in words."""
     if not board["rows"]:
         out.print("no results yet; `mlflow-lmms submit --help` says how to ask for an evaluation")
+    elif len(board["columns"]) <= _COLUMNS_SIDE_BY_SIDE:
+        _print_side_by_side(board, out)
     else:
-        out.print(_table(board))
+        out.print(_overall(board))
+        out.print(_task_by_task(board))
     for sentence in board["verdicts"]:
         out.print(f"• {sentence}", markup=False, highlight=False)
     for reason in board["left_out"]:
         out.print(f"not shown: {reason}", style="dim", markup=False, highlight=False)
 
 
-def _table(board: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "model", "win rate"):
-        table.add_column(column)
-    for column in board["columns"]:
-        lower = "" if column["higher_is_better"] is not False else " ↓"
-        table.add_column(f"{column['task']}\n{column['metric']}{lower}")
-    tasks = [column["task"] for column in board["columns"]]
+def _print_side_by_side(board: dict[str, Any], out: Console) -> None:
+    """One row for each model, one column for each task; doubts as numbered notes below."""
+    notes: dict[str, int] = {}
+    table = _new_table("", "model", "win rate", *(_heading(column) for column in board["columns"]))
     for row in board["rows"]:
-        rate = "–" if row["win_rate"] is None else f"{row['win_rate']:.2f}"
-        cells = [_cell(row["cells"].get(task), row["reported"].get(task, ())) for task in tasks]
-        table.add_row(str(row["rank"] or "–"), Text(row["model"]), rate, *cells)
+        cells = []
+        for column in board["columns"]:
+            cell, reported = row["cells"].get(column["task"]), _reported(row, column)
+            text = Text("" if reported else "–") if cell is None else _score(cell)
+            for doubt in _doubts(cell):
+                text.append(f" [{notes.setdefault(doubt, len(notes) + 1)}]", style="yellow not bold")
+            cells.append(Text(" ").join(filter(None, (text, *reported))))
+        table.add_row(_place(row), Text(row["model"]), _win_rate(row), *cells)
+    out.print(table)
+    for doubt, number in notes.items():
+        out.print(f"[{number}] {doubt}", style="yellow", markup=False, highlight=False)
+
+
+def _overall(board: dict[str, Any]) -> Table:
+    table = _new_table("", "model", "win rate", "tasks")
+    for row in board["rows"]:
+        table.add_row(
+            _place(row), Text(row["model"]), _win_rate(row), f"{len(row['cells'])} of {len(board['columns'])}"
+        )
     return table
 
 
-def _cell(cell: dict[str, Any] | None, reported: Sequence[dict[str, Any]]) -> Text:
-    text = _own(cell) if cell is not None else Text("" if reported else "–")
-    for score in reported:
-        text.append(f"{' ' if text else ''}({score['value']:.3f} reported", style="dim not bold")
-        text.append(f" by {score['source']})" if score["source"] else ")", style="dim not bold")
-    return text
+def _task_by_task(board: dict[str, Any]) -> Table:
+    """One row for each score: many tasks do not fit beside each other."""
+    table = _new_table("task", "metric", "model", "score", "mind")
+    for column in board["columns"]:
+        task, metric = Text(column["task"]), _metric(column)
+        for row in board["rows"]:
+            cell, reported = row["cells"].get(column["task"]), _reported(row, column)
+            scores = [] if cell is None else [(_score(cell), "; ".join(_doubts(cell)))]
+            for score, mind in [*scores, *((text, "") for text in reported)]:
+                table.add_row(task, metric, Text(row["model"]), score, Text(mind, style="yellow"))
+                task, metric = Text(), ""
+    return table
 
 
-def _own(cell: dict[str, Any]) -> Text:
+def _new_table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _heading(column: dict[str, Any]) -> str:
+    return escape(f"{column['task']}\n{_metric(column)}")
+
+
+def _metric(column: dict[str, Any]) -> str:
+    return f"{column['metric']}{'' if column['higher_is_better'] is not False else ' ↓'}"
+
+
+def _place(row: dict[str, Any]) -> str:
+    return str(row["rank"] or "–")
+
+
+def _win_rate(row: dict[str, Any]) -> str:
+    return "–" if row["win_rate"] is None else f"{row['win_rate']:.2f}"
+
+
+def _score(cell: dict[str, Any]) -> Text:
     text = Text(f"{cell['value']:.3f}", style="bold" if cell["rank"] == 1 else "")
     if cell["low"] is not None and cell["high"] is not None:
         text.append(f" [{cell['low']:.3f}, {cell['high']:.3f}]", style="not bold")
     if cell["rank"] is not None:
         text.append(f" {'=' if cell['tied'] else '#'}{cell['rank']}", style="cyan not bold")
-    for doubt in (cell["note"], *(name.replace("_", " ") for name in cell["flagged"])):
-        if doubt:
-            text.append(f" ({doubt})", style="yellow not bold")
     return text
+
+
+def _doubts(cell: dict[str, Any] | None) -> list[str]:
+    if cell is None:
+        return []
+    flagged = [name.replace("_", " ") for name in cell["flagged"]]
+    return [doubt for doubt in (cell["note"], *flagged) if doubt]
+
+
+def _reported(row: dict[str, Any], column: dict[str, Any]) -> list[Text]:
+    return [
+        Text(f"({score['value']:.3f} reported{' by ' + score['source'] if score['source'] else ''})", style="dim")
+        for score in row["reported"].get(column["task"], ())
+    ]
