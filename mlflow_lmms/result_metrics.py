@@ -13,6 +13,8 @@ from mlflow_lmms.metric_interval import metric_interval
 from mlflow_lmms.names import MetricName
 from mlflow_lmms.task_result import MetricResult, SliceResult, TaskResult
 
+#: Groups of fewer documents are shown but not judged: they are neither worst nor part of a gap.
+FEWEST_JUDGED = 10
 _STABILITY = ("EA", "CA", "IV", "CR")
 
 
@@ -34,12 +36,13 @@ def metric_values(result: TaskResult, slice_budget: int) -> Iterator[tuple[Metri
 
 
 def worst_group(result: TaskResult) -> SliceResult | None:
-    """The group with the worst score, of dimensions that are the documents' own; None where no score is better."""
+    """The judged group with the worst score, of the documents' own dimensions; None where no score is better."""
     better = result.primary_metric.higher_is_better if result.primary_metric else None
     if better is None:
         return None
     pick = min if better else max
-    return pick(_of_documents(result), key=lambda piece: piece.score, default=None)
+    dimensions = [judged for _, pieces in _by_dimension(_of_documents(result)) if len(judged := _judged(pieces)) > 1]
+    return pick((piece for judged in dimensions for piece in judged), key=lambda piece: piece.score, default=None)
 
 
 def _of_metric(name: MetricName, value: float, metric: MetricResult) -> Iterator[tuple[MetricName, float]]:
@@ -60,10 +63,11 @@ def _of_slices(result: TaskResult, budget: int) -> Iterator[tuple[MetricName, fl
     better = result.primary_metric.higher_is_better if result.primary_metric else None
     for dimension, pieces in _by_dimension(_of_documents(result)):
         name = MetricName(result.task, pieces[0].metric, pieces[0].filter)
-        scores = [piece.score for piece in pieces]
-        if better is not None:
-            yield name.of(f"worst {dimension}"), min(scores) if better else max(scores)
-        yield name.of(f"gap {dimension}"), max(scores) - min(scores)
+        scores = [piece.score for piece in _judged(pieces)]
+        if len(scores) > 1:
+            if better is not None:
+                yield name.of(f"worst {dimension}"), min(scores) if better else max(scores)
+            yield name.of(f"gap {dimension}"), max(scores) - min(scores)
         if len(pieces) <= budget:
             budget -= len(pieces)
             for piece in pieces:
@@ -76,6 +80,10 @@ def _of_documents(result: TaskResult) -> list[SliceResult]:
     """The slices that cut every model's documents alike; groups by what a model answered do not."""
     outcomes = {name for name, own in result.dimension_sources.items() if own.outcome}
     return [piece for piece in result.slices if piece.dimension not in outcomes]
+
+
+def _judged(pieces: Iterable[SliceResult]) -> list[SliceResult]:
+    return [piece for piece in pieces if piece.n >= FEWEST_JUDGED]
 
 
 def _by_dimension(slices: Iterable[SliceResult]) -> Iterator[tuple[str, list[SliceResult]]]:

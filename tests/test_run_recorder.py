@@ -187,7 +187,8 @@ def test_long_names_are_cut_and_can_be_read_back(record: Any) -> None:
 def test_slices_become_metrics_with_the_worst_group_and_the_gap(record: Any) -> None:
     slices = [
         {"dimension": "digit", "value": "8", "n": 12, "score": 0.25},
-        {"dimension": "digit", "value": "0", "n": 8, "score": 0.875},
+        {"dimension": "digit", "value": "0", "n": 18, "score": 0.875},
+        {"dimension": "digit", "value": "7", "n": 9, "score": 0.0},  # too few to be judged
         {"dimension": "kind of ink", "value": "thin/light", "n": 20, "score": 0.5},
     ]
     run = record("t", {"acc": HALF}, slices=slices)
@@ -197,12 +198,13 @@ def test_slices_become_metrics_with_the_worst_group_and_the_gap(record: Any) -> 
     assert metrics["t/acc/kind of ink:thin.x002F.light"] == 0.5
     assert metrics["t/acc::worst digit"] == 0.25
     assert metrics["t/acc::gap digit"] == 0.625
-    assert metrics["t/acc::gap kind of ink"] == 0
+    assert metrics["t/acc/digit:7"] == 0.0
+    assert "t/acc::gap kind of ink" not in metrics, "a group alone has nothing to be apart from"
     assert run.data.tags[Tag.worst("t")] == "digit=8"
 
 
 def test_the_worst_group_is_the_largest_where_lower_is_better(record: Any) -> None:
-    slices = [{"dimension": "d", "value": str(value), "n": 5, "score": float(value)} for value in (3, 9, 6)]
+    slices = [{"dimension": "d", "value": str(value), "n": 15, "score": float(value)} for value in (3, 9, 6)]
     run = record("t", {"wer": [3.0, 9.0]}, slices=slices, higher_is_better=False)
     assert run.data.metrics["t/wer::worst d"] == 9
     assert run.data.tags[Tag.worst("t")] == "d=9"
@@ -210,7 +212,7 @@ def test_the_worst_group_is_the_largest_where_lower_is_better(record: Any) -> No
 
 def test_too_many_slices_stay_in_the_table(record: Any, client: MlflowClient, run_id: str) -> None:
     def pieces(dimension: str, count: int) -> list[dict[str, Any]]:
-        return [{"dimension": dimension, "value": str(n), "n": 1, "score": 0.5} for n in range(count)]
+        return [{"dimension": dimension, "value": str(n), "n": 10, "score": 0.5} for n in range(count)]
 
     run = record("t", {"acc": HALF}, slices=[*pieces("few", 10), *pieces("many", 400), *pieces("some", 30)])
     sliced = [key for key in run.data.metrics if key.startswith("t/acc/")]
