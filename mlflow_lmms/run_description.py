@@ -22,6 +22,7 @@ def run_tags(request: EvaluationRequest, model: ResolvedModel, tasks: list[str],
         Tag.SOURCE: "queue",
         Tag.PRIORITY: request.priority,
         Tag.ATTEMPT: "1",
+        Tag.WARNINGS: "{}",  # there from the start: MLflow fails one of two workers that add the same tag at once
     }
     if model.version is not None:
         tags[Tag.MODEL_VERSION] = model.version

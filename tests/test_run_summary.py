@@ -41,7 +41,7 @@ def run_id(client: MlflowClient, experiment: str) -> str:
 
 
 def start_run(client: MlflowClient, experiment: str, at: int, **tags: str) -> str:
-    told = {Tag.TASKS: "t,u", Tag.MODEL: "m", Tag.MODEL_VERSION: "1", **tags}
+    told = {Tag.TASKS: "t,u", Tag.MODEL: "m", Tag.MODEL_VERSION: "1", Tag.WARNINGS: "{}", **tags}
     return str(client.create_run(experiment, start_time=at, tags=told).info.run_id)
 
 
@@ -171,6 +171,7 @@ def test_groups_by_what_a_model_answered_are_not_its_worst(client: MlflowClient,
     slices = [
         {"dimension": "response_length", "value": "0–3", "n": 10, "score": 0.0},
         {"dimension": "kind", "value": "a", "n": 10, "score": 0.5},
+        {"dimension": "kind", "value": "b", "n": 10, "score": 0.75},
     ]
     sources = {"response_length": {"source": "feature", "outcome": True}}
     file = write_task(tmp_path, "t", {"acc": HALF}, slices=slices, dimension_sources=sources)
