@@ -82,7 +82,7 @@ def test_a_score_on_the_leaderboard_opens_what_the_model_got_wrong(
     assert "the model was shown" in (picture.get_attribute("alt") or "")
     verdicts = set(page.locator(".sample dd span[class^=verdict]").all_inner_texts())
     assert verdicts == {"wrong"}
-    page.get_by_label("Show").select_option("0")
+    page.get_by_label("Show").select_option("all")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("status")).to_contain_text("of 300 samples")
 
