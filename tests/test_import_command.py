@@ -37,6 +37,7 @@ def test_a_table_of_what_was_done(capsys: Captured, tmp_path: Path) -> None:
     shown = capsys.readouterr().out
     assert "imported" in shown
     assert "Qwen/Qwen2-VL-2B-Instruct · my_vqa" in shown
+    assert " a/2" in shown, "runs of one name are told apart by their files"
     assert shown.rstrip().endswith("1 imported")
     assert run(["import", str(tmp_path / "outputs")]) == 0
     assert capsys.readouterr().out.rstrip().endswith("1 already imported")
@@ -87,6 +88,16 @@ def test_a_mapped_folder_without_results_is_said(
     said = capsys.readouterr()
     assert said.err == "warning: --map aa: no results are in a folder of this name\n"
     assert json.loads(said.out)["files"][0]["model"] == "qwen v1"
+
+
+def test_a_map_says_that_it_leaves_imported_runs_alone(
+    capsys: Captured, mlflow_client: MlflowClient, tmp_path: Path
+) -> None:
+    register_model(mlflow_client, "qwen", ModelDescription(adapter="qwen2_vl"))
+    sound(tmp_path / "a")
+    for note in (False, True):
+        assert run(["import", str(tmp_path), "--map", "a=models:/qwen/1"]) == 0
+        assert ("mlflow-lmms link" in capsys.readouterr().err) is note
 
 
 def test_a_dry_run(capsys: Captured, mlflow_client: MlflowClient, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def _import(
     from mlflow_lmms.importing.import_run import Importer
     from mlflow_lmms.importing.index_run import index_run
     from mlflow_lmms.importing.model_map import ModelMap, parse_map
-    from mlflow_lmms.importing.report import ImportReport
+    from mlflow_lmms.importing.report import ImportReport, ImportStatus
     from mlflow_lmms.importing.reported_scores import ReportedScores
     from mlflow_lmms.importing.scrubbed import scrubber_for_files
 
@@ -107,6 +107,10 @@ def _import(
                 on_recorded=lambda run_id: index_run(address, run_id),
             )
             outcomes += importer.import_all(found).files
+        if mapping and any(own.status is ImportStatus.ALREADY for own in outcomes):
+            click.echo(
+                "note: --map leaves runs that are already imported alone; `mlflow-lmms link` does not", err=True
+            )
     if reported is not None:
         scores = ReportedScores(
             client,
@@ -138,7 +142,8 @@ def _show(report: ImportReport) -> None:
     rows = [
         (
             str(own.status),
-            own.run_name or own.path.name,
+            f"{own.path.parent.name}/{own.path.name}",
+            own.run_name,
             _some(own.tasks),
             own.samples or None,
             own.run_id,
@@ -150,7 +155,7 @@ def _show(report: ImportReport) -> None:
     if not rows:
         out.print("no results file of lmms-eval is there: they are called <date>_results.json or results_<date>.json")
         return
-    print_table(["", "run", "tasks", "samples", "run id", "remarks"], rows)
+    print_table(["", "file", "run", "tasks", "samples", "run id", "remarks"], rows)
     out.print()
     counts = report.document()["counts"]
     out.print(", ".join(f"{count} {status}" for status, count in counts.items()), highlight=False)
