@@ -122,7 +122,15 @@ def test_a_refusal_of_the_server_is_raised() -> None:
 
 
 def board() -> dict[str, Any]:
-    cell: dict[str, Any] = {"value": 0.965, "low": 0.947, "high": 0.977, "rank": 1, "tied": False, "note": None, "flagged": []}
+    cell: dict[str, Any] = {
+        "value": 0.965,
+        "low": 0.947,
+        "high": 0.977,
+        "rank": 1,
+        "tied": False,
+        "note": None,
+        "flagged": [],
+    }
     other = {**cell, "value": 0.5, "rank": 2, "tied": True}
     odd = {**cell, "rank": None, "low": None, "high": None, "note": "not comparable: the documents differ"}
     odd["flagged"] = ["below_chance"]
