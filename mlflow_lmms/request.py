@@ -95,6 +95,10 @@ MetricChoice = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f,]{1,2
 DimensionName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 Dimensions = Annotated[tuple[DimensionName, ...], Field(min_length=1, max_length=50)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy takes no other
+GpuType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._\-]{0,59}$")]
+BoxName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x20\x7f/]{1,253}$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.=\-]{1,100}$")]
+Launch = Literal["auto", "single", "data-parallel"]
 
 
 class Seeds(BaseModel):
@@ -159,6 +163,18 @@ class EvaluationRequest(BaseModel):
         (), description="environment variables or secret files of the worker's box, by name"
     )
     environment: Identifier | None = Field(None, description="evaluation environment that a box must offer")
+    gpu_type: GpuType | None = Field(None, description="words of the GPU's name, such as H100 or A100 80GB")
+    labels: Annotated[tuple[Label, ...], Field(max_length=20), BeforeValidator(_names)] = Field(
+        (), description="labels that a box must have"
+    )
+    box: BoxName | None = Field(None, description="the one box that may run it")
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, le=2000, allow_inf_nan=False, description="memory on each GPU, in GB; none: estimated"
+    )
+    launch: Launch = Field(
+        "auto", description="several GPUs: one process with all (single) or one process each (data-parallel)"
+    )
+    max_parts: int | None = Field(None, ge=1, le=64, description="most parts that the tasks may be spread over")
     smoke: int | None = Field(None, ge=1, le=100, description="run only so many samples, to look at them")
     experiment: Title | None = None
     run_name: Title | None = None
@@ -190,6 +206,8 @@ class EvaluationRequest(BaseModel):
             raise ValueError("a suite's revision says which tasks: give suite=NAME@REVISION and no tasks")
         if self.smoke is not None and self.limit is not None:
             raise ValueError("smoke sets the limit itself: give one of smoke and limit")
+        if self.gpus == 0 and (self.gpu_type is not None or self.gpu_memory_gb is not None):
+            raise ValueError("gpus=0 asks for no GPU: leave gpu_type and gpu_memory_gb out")
         refuse_secrets(self.model_args)
         refuse_secrets(self.gen_kwargs)
         return self
