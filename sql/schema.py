@@ -6,7 +6,7 @@ the runs.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 VERSION_TABLE = "lmms_alembic_version"
@@ -59,6 +59,9 @@ class PartRow(Base):
     devices: Mapped[str] = mapped_column(Text, default="[]")
     claimed_at: Mapped[float | None] = mapped_column(Float)
     seen_at: Mapped[float | None] = mapped_column(Float)
+    queued_at: Mapped[float | None] = mapped_column(Float)
+    rescore: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    out_of_memory: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
 
 class TaskRow(Base):
@@ -74,6 +77,7 @@ class TaskRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int] = mapped_column(Integer, default=1)
     automatic_retries: Mapped[int] = mapped_column(Integer, default=0)
+    retries: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
     failure: Mapped[str | None] = mapped_column(String(32))
     message: Mapped[str | None] = mapped_column(Text)
     log_tail: Mapped[str | None] = mapped_column(Text)
@@ -166,3 +170,56 @@ class LeaderRow(Base):
     duty: Mapped[str] = mapped_column(String(64), primary_key=True)
     holder: Mapped[str] = mapped_column(_NAME)
     until: Mapped[float] = mapped_column(Float)
+
+
+class BoxRow(Base):
+    """What an admin said of a box: `paused` or `drained`. A box without a row is open."""
+
+    __tablename__ = "lmms_boxes"
+
+    box: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    changed_by: Mapped[str | None] = mapped_column(_NAME)
+    changed_at: Mapped[float] = mapped_column(Float)
+
+
+class PartAttemptRow(Base):
+    """One stretch of work on a part, under one fencing token: what it held and what it used.
+
+    It outlives its run, because quotas and reports count what was used. `ended_at` is None while it goes on.
+    """
+
+    __tablename__ = "lmms_part_attempts"
+    __table_args__ = (Index("ix_lmms_part_attempts_use", "ended_at", "user_name"),)
+
+    run_id: Mapped[str] = mapped_column(_RUN_ID, primary_key=True)
+    part: Mapped[str] = mapped_column(String(16), primary_key=True)
+    token: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    user_name: Mapped[str] = mapped_column(_NAME)
+    model: Mapped[str] = mapped_column(String(500), index=True)
+    box: Mapped[str] = mapped_column(_NAME)
+    gpus: Mapped[int] = mapped_column(Integer)
+    devices: Mapped[str] = mapped_column(Text, default="[]")
+    batch_size: Mapped[int] = mapped_column(Integer)
+    queued_at: Mapped[float] = mapped_column(Float)
+    claimed_at: Mapped[float] = mapped_column(Float)
+    ended_at: Mapped[float | None] = mapped_column(Float)
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    gpu_seconds: Mapped[float | None] = mapped_column(Float)
+    peak_memory: Mapped[int | None] = mapped_column(BigInteger)
+    mean_utilisation: Mapped[float | None] = mapped_column(Float)
+    energy_j: Mapped[float | None] = mapped_column(Float)
+    fetch_s: Mapped[float | None] = mapped_column(Float)
+
+
+class QuotaRow(Base):
+    """What a user may have at a time and in the quota's period; the empty name: everybody without a row."""
+
+    __tablename__ = "lmms_quotas"
+
+    user_name: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    gpus: Mapped[int | None] = mapped_column(Integer)
+    gpu_hours: Mapped[float | None] = mapped_column(Float)
+    changed_by: Mapped[str | None] = mapped_column(_NAME)
+    changed_at: Mapped[float] = mapped_column(Float)
