@@ -1,4 +1,4 @@
-"""The fleet: states of boxes, what each attempt used, quotas; what a part waits for and how often tasks were tried."""
+"""The fleet: states of boxes, what each attempt used, quotas; how long parts wait and how often tasks were tried."""
 
 from __future__ import annotations
 
