@@ -21,49 +21,50 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.queue_keys import (
+    BOXES_PATTERN,
+    CANCEL_KEY,
+    FENCE_KEY,
+    LEASES_KEY,
+    QUEUES,
+    WAKE_CHANNEL,
+    box_key,
+    job_id,
+    lease_key,
+    need_key,
+    split_job_id,
+)
 from mlflow_lmms.settings import mask_password
 
-#: RQ queues by priority, in the order in which workers look at them.
-QUEUES = ("lmms-high", "lmms-normal", "lmms-low")
+__all__ = [
+    "CANCEL_KEY",
+    "FENCE_KEY",
+    "JOB_FUNCTION",
+    "LEASES_KEY",
+    "QUEUES",
+    "WAKE_CHANNEL",
+    "Box",
+    "EvaluationQueue",
+    "Lease",
+    "box_key",
+    "job_id",
+    "lease_key",
+    "need_key",
+    "split_job_id",
+]
+
 #: The only function that a job may call.
 JOB_FUNCTION = "worker.job.run_part"
-LEASES_KEY = "lmms:leases"
-FENCE_KEY = "lmms:fence"
-CANCEL_KEY = "lmms:cancel"
-WAKE_CHANNEL = "lmms:wake"
-BOXES_PATTERN = "lmms:box:*"
 _KEEP_RESULT_S = 7 * 24 * 3600
-
-
-def job_id(run_id: str, part: str) -> str:
-    """The RQ job's id of one part of a run (RQ takes letters, digits, ``_`` and ``-`` only)."""
-    return f"{run_id}-{part}"
-
-
-def split_job_id(identifier: str) -> tuple[str, str]:
-    """Run id and part of a job id."""
-    run_id, _, part = identifier.partition("-")
-    return run_id, part
-
-
-def lease_key(identifier: str) -> str:
-    """Key of the hash that holds a job's lease."""
-    return f"lmms:lease:{identifier}"
-
-
-def need_key(identifier: str) -> str:
-    """Key of the hash that tells what a queued job needs."""
-    return f"lmms:need:{identifier}"
-
-
-def box_key(box: str) -> str:
-    """Key of the hash that a box announces itself with."""
-    return f"lmms:box:{box}"
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who works on a part, until when (unix seconds by the queue server's clock)."""
+    """Who works on a part, until when (unix seconds by the queue server's clock).
+
+    `memory` is what it holds of its one GPU, none: all of its GPUs. One that is `delivering` has given its GPUs back
+    and only brings its last results in: it takes no room of the fleet.
+    """
 
     job_id: str
     box: str
@@ -71,6 +72,11 @@ class Lease:
     gpus: tuple[str, ...]
     token: int
     expires_at: float
+    memory: int | None = None
+    user: str = ""
+    estimated_s: float | None = None
+    since: float = 0.0
+    delivering: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,6 +232,11 @@ def _lease(identifier: str, raw: dict[Any, Any], expires_at: float) -> Lease:
         gpus=tuple(json.loads(fields.get("gpus") or "[]")),
         token=int(fields["token"]),
         expires_at=expires_at,
+        memory=int(fields["memory"]) if fields.get("memory") else None,
+        user=fields.get("user", ""),
+        estimated_s=float(fields["estimated_s"]) if fields.get("estimated_s") else None,
+        since=float(fields.get("since") or 0.0),
+        delivering=fields.get("delivering") == "1",
     )
 
 

@@ -32,7 +32,7 @@ class Demand:
 
     def takes(self, gpu: Gpu) -> bool:
         """Whether a GPU, when it is free, can be one of those of the job."""
-        return gpu.usable and _of_type(gpu, self) and (gpu.memory == 0 or gpu.memory >= self.size)
+        return gpu.usable and of_type(gpu, self) and (gpu.memory == 0 or gpu.memory >= self.size)
 
 
 def shape(job: Job) -> Hashable:
@@ -46,6 +46,7 @@ def shape(job: Job) -> Hashable:
         job.labels,
         job.box,
         job.environment,
+        job.boxes,
     )
 
 
@@ -55,7 +56,7 @@ def demand_of(job: Job, boxes: Sequence[Box]) -> Demand:
     An estimate that is larger than every GPU does not rule a job out: it is tried on the largest there is. Only the
     least memory that it needs beyond doubt does.
     """
-    suiting = [box for box in boxes if all(has(job, box) for _, has in _WANTS)]
+    suiting = [box for box in boxes if suits(job, box)]
     wanted = job.memory or 0
     sizes = {box.name: _nth_largest(job, box) for box in suiting} if job.gpus else {}
     largest = max(sizes.values(), default=0)
@@ -72,7 +73,13 @@ def demand_of(job: Job, boxes: Sequence[Box]) -> Demand:
     )
 
 
-def _of_type(gpu: Gpu, wanted: Job | Demand) -> bool:
+def suits(job: Job, box: Box) -> bool:
+    """Whether a box, when nothing runs on it, has all that the job asks for."""
+    return all(has(job, box) for _, has in _WANTS)
+
+
+def of_type(gpu: Gpu, wanted: Job | Demand) -> bool:
+    """Whether a GPU is of the kind that is asked for; jobs on several take no slices."""
     if gpu.is_slice and wanted.gpus > 1:  # one process sees one slice
         return False
     if wanted.gpu_type is None:
@@ -83,7 +90,7 @@ def _of_type(gpu: Gpu, wanted: Job | Demand) -> bool:
 
 def _sizes(job: Job, box: Box) -> list[float]:
     """Memory of the box's GPUs of the right type, largest first; one that does not tell it counts as endless."""
-    return sorted((gpu.memory or float("inf") for gpu in box.gpus if _of_type(gpu, job)), reverse=True)
+    return sorted((gpu.memory or float("inf") for gpu in box.gpus if of_type(gpu, job)), reverse=True)
 
 
 def _nth_largest(job: Job, box: Box) -> float:
@@ -105,6 +112,7 @@ def _has_slot(job: Job, box: Box) -> bool:
 
 _WANTS: tuple[tuple[str, Callable[[Job, Box], bool]], ...] = (
     ("box", lambda job, box: job.box in (None, box.name)),
+    ("boxes", lambda job, box: job.boxes is None or box.name in job.boxes),
     ("environment", lambda job, box: job.environment is None or job.environment in box.environments),
     ("labels", lambda job, box: job.labels <= box.labels),
     ("slot", _has_slot),
@@ -126,6 +134,8 @@ def _missing(job: Job, boxes: Sequence[Box]) -> str:
 def _needs(job: Job) -> Iterator[str]:
     if job.box:
         yield f"to be box {job.box}"
+    if job.boxes is not None:
+        yield f"to be one of {', '.join(sorted(job.boxes)) or 'no box'}, which have its files"
     if job.environment:
         yield f"environment {job.environment}"
     if job.labels:
@@ -139,6 +149,9 @@ def _needs(job: Job) -> Iterator[str]:
 def _words(lacking: str, job: Job, boxes: Sequence[Box]) -> str:
     if lacking == "box":
         return f"no box is called {job.box}: there are {', '.join(sorted(box.name for box in boxes))}"
+    if lacking == "boxes":
+        having = ", ".join(sorted(job.boxes or ())) or "no box"
+        return f"its files are on {having} only: there are {', '.join(sorted(box.name for box in boxes))}"
     if lacking == "environment":
         offered = sorted(set().union(*(box.environments for box in boxes)))
         return (

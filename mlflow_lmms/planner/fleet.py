@@ -71,6 +71,7 @@ class Job:
         whole_gpus: it takes whole GPUs even where they may be shared (vLLM and SGLang fill what they are given).
         gpu_type: words of the driver's name for the GPU, as ``H100``.
         home: the box that has its caches, better than others where all else is equal.
+        boxes: only these boxes have its files; none: any may run it.
     """
 
     run: str
@@ -89,6 +90,7 @@ class Job:
     box: str | None = None
     environment: str | None = None
     home: str | None = None
+    boxes: frozenset[str] | None = None
 
     @property
     def id(self) -> str:
