@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import requests
 
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.http import Credentials, HttpApi, quoted, until_available
+from mlflow_lmms.lmms_eval_command import read_command
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import FINAL, State
@@ -43,6 +44,17 @@ class Client:
             request = EvaluationRequest.parse({**(request or {}), **fields})
         return self._http.call("POST", "/evaluations", body=request.model_dump(mode="json", exclude_defaults=True))
 
+    def submit_command(self, command: str | Sequence[str], **fields: Any) -> dict[str, Any]:
+        """Ask for what a command line of lmms-eval would run; `fields` win over it.
+
+        The answer of `submit`, and ``left_out``: what of the command the request does not hold, with the reasons.
+
+        >>> Client().submit_command("lmms-eval --model qwen2_5_vl --model_args pretrained=Qwen/Qwen2.5-VL-3B-Instruct"
+        ...                         " --tasks mme")  # doctest: +SKIP
+        """
+        pasted = read_command(command, fields)
+        return self.submit(pasted.request) | {"left_out": list(pasted.left_out)}
+
     def evaluation(self, run_id: str) -> dict[str, Any]:
         """One evaluation with its tasks."""
         return self._http.call("GET", f"/evaluations/{quoted(run_id)}")
@@ -67,6 +79,10 @@ class Client:
     def retry(self, run_id: str) -> dict[str, Any]:
         """Run again what failed or was cancelled."""
         return self._http.call("POST", f"/evaluations/{quoted(run_id)}/retry", body={})
+
+    def rescore(self, run_id: str, tasks: Sequence[str] = ()) -> dict[str, Any]:
+        """Score finished tasks again from their stored answers, without new inference; default: all of them."""
+        return self._http.call("POST", f"/evaluations/{quoted(run_id)}/rescore", body={"tasks": list(tasks)})
 
     def log(self, run_id: str, *, level: str | None = None, search: str | None = None) -> list[dict[str, Any]]:
         """The lines of the log so far."""
@@ -159,8 +175,35 @@ class Client:
         return list(self._http.call("GET", "/models")["models"])
 
     def fleet(self) -> dict[str, Any]:
-        """Boxes, leases and queue."""
+        """Boxes with their GPUs, leases, the queue with the reasons to wait, and the reservation."""
         return self._http.call("GET", "/fleet")
+
+    def change_box(self, box: str, change: str, *, reason: str = "") -> dict[str, Any]:
+        """``pause``, ``drain`` or ``resume`` a box; administrators only."""
+        return self._http.call("POST", f"/fleet/boxes/{quoted(box)}/{quoted(change)}", body={"reason": reason})
+
+    def forget_box(self, box: str) -> dict[str, Any]:
+        """Leave a box that will not come back out of the fleet; administrators only."""
+        return self._http.call("DELETE", f"/fleet/boxes/{quoted(box)}")
+
+    def fleet_use(self, *, by: str = "user", days: int = 30) -> dict[str, Any]:
+        """GPU-hours, idle share and queue wait by ``user``, ``box`` or ``run``."""
+        return self._http.call("GET", "/fleet/use", query={"by": by, "days": days})
+
+    def quotas(self) -> dict[str, Any]:
+        """The ``default`` quota, and those of ``users`` that have another."""
+        return self._http.call("GET", "/fleet/quotas")
+
+    def put_quota(
+        self, user: str | None, *, gpus: int | None = None, gpu_hours: float | None = None
+    ) -> dict[str, Any]:
+        """Set the quota of a user, or of everybody who has no own (None); nothing means no limit."""
+        path = "/fleet/quotas" if user is None else f"/fleet/quotas/{quoted(user)}"
+        return self._http.call("PUT", path, body={"gpus": gpus, "gpu_hours": gpu_hours})
+
+    def drop_quota(self, user: str) -> dict[str, Any]:
+        """Let the default quota hold for a user again."""
+        return self._http.call("DELETE", f"/fleet/quotas/{quoted(user)}")
 
     def health(self) -> dict[str, Any]:
         """Versions and state of the server's parts."""

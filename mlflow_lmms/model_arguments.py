@@ -71,6 +71,11 @@ def format_model_arguments(arguments: Mapping[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in arguments.items())
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether an argument or a variable of this name is likely to hold a secret."""
+    return _SECRET_NAME.search(name) is not None and name.lower() not in _NOT_SECRET
+
+
 def refuse_secrets(arguments: Mapping[str, str]) -> None:
     """Refuse arguments that hold a secret, because arguments are logged, shown and compared.
 
@@ -78,8 +83,9 @@ def refuse_secrets(arguments: Mapping[str, str]) -> None:
         InvalidRequestError: naming the argument (not its value) and the way that works.
     """
     for name, value in arguments.items():
-        named = _SECRET_NAME.search(name) and name.lower() not in _NOT_SECRET
-        if (named and value.strip().lower() not in ("", "true", "false", "none")) or _SECRET_VALUE.search(value):
+        if (
+            is_secret_name(name) and value.strip().lower() not in ("", "true", "false", "none")
+        ) or _SECRET_VALUE.search(value):
             raise InvalidRequestError(
                 f"argument {name!r} holds a secret, which would be stored with the run: set it as an environment "
                 "variable on the worker's box and name it with secrets=NAME (for example OPENAI_API_KEY)"

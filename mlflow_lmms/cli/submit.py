@@ -1,4 +1,4 @@
-"""`mlflow-lmms submit`: one option for each field of a request, or a YAML that lmms-eval's `--config` takes."""
+"""`mlflow-lmms submit`: an option for each field of a request, a YAML of lmms-eval's `--config`, or its command."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from mlflow_lmms.cli.output import console, format_option, print_json, wants_jso
 from mlflow_lmms.cli.smoke import show_smoke
 from mlflow_lmms.client import Client
 from mlflow_lmms.errors import InvalidRequestError
+from mlflow_lmms.lmms_eval_command import read_command
 from mlflow_lmms.lmms_eval_config import read_lmms_eval_config, request_fields
 from mlflow_lmms.request import EvaluationRequest
 
 _FAILED = 1
 
 
-@click.command()
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--model", help="Registered model (models:/NAME/VERSION or models:/NAME@ALIAS) or model type.")
 @click.option("--adapter", help="lmms-eval model type, for a model that is not registered.")
 @click.option("--model-args", "--model_args", help="Arguments of the model type: a=b,c=d.")
@@ -54,20 +55,26 @@ _FAILED = 1
     "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML of lmms-eval's --config."
 )
 @click.option("--wait", is_flag=True, help="Follow it to its end; exit code 1 when it does not finish.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- lmms-eval …]")
 @format_option
 @click.pass_context
-def submit(context: click.Context, /, config: Path | None, wait: bool, **options: Any) -> None:
+def submit(
+    context: click.Context, /, config: Path | None, wait: bool, command: tuple[str, ...], **options: Any
+) -> None:
     """Ask for an evaluation: a model, some tasks and how to run them.
 
     \b
     mlflow-lmms submit --model models:/my-model/3 --tasks mmmu_val --wait
     mlflow-lmms submit --adapter qwen2_5_vl --model-args pretrained=Qwen/Qwen2.5-VL-3B-Instruct --tasks mme --smoke 3
+    mlflow-lmms submit --priority high -- accelerate launch --num_processes=8 -m lmms_eval --model qwen2_5_vl …
     """
-    requests = _requests(config, options)
+    requests, left_out = _requests(config, command, options)
     client = Client()
     submitted = [client.submit(request) for request in requests]
     # With JSON, standard output is for the document alone.
     words = Console(stderr=True) if wants_json() else console()
+    for reason in left_out:
+        words.print(f"left out: {reason}", markup=False, highlight=False)
     for request, answer in zip(requests, submitted, strict=True):
         words.print(f"queued [bold]{answer['run_id']}[/] {request.model or request.adapter} · {answer['url']}")
         for warning in answer["warnings"]:
@@ -86,13 +93,21 @@ def submit(context: click.Context, /, config: Path | None, wait: bool, **options
         context.exit(_FAILED)
 
 
-def _requests(config: Path | None, options: dict[str, Any]) -> list[EvaluationRequest]:
+def _requests(
+    config: Path | None, command: tuple[str, ...], options: dict[str, Any]
+) -> tuple[list[EvaluationRequest], tuple[str, ...]]:
+    """What is asked for, and what of a pasted command it does not hold."""
     given = request_fields({name: value for name, value in options.items() if value is not None})
+    if command and config is not None:
+        raise InvalidRequestError("give one of --config and a command of lmms-eval")
+    if command:
+        pasted = read_command(command, given)
+        return [pasted.request], pasted.left_out
     if config is not None:
-        return read_lmms_eval_config(config, given)
+        return read_lmms_eval_config(config, given), ()
     if not given:
         raise InvalidRequestError(
             "say what to evaluate, for example --model models:/NAME/1 --tasks digits_vqa; "
             "`mlflow-lmms submit --help` lists the options"
         )
-    return [EvaluationRequest.parse(given)]
+    return [EvaluationRequest.parse(given)], ()
