@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from mlflow_lmms.analysis.paired_difference import PairedDifference, paired_difference
+from mlflow_lmms.analysis.tie_groups import tie_groups
 from mlflow_lmms.comparability import compare_fingerprints
 from mlflow_lmms.reading.result_warnings import WarningName, ranked
 from mlflow_lmms.score_vectors import ScoreVector, pair
-from mlflow_lmms.statistics import PairedDifference, paired_difference, tie_groups
 
 #: Two results are told apart when the paired test's p-value is below this.
 ALPHA = 0.05

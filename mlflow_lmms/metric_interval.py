@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from mlflow_lmms.statistics import Interval, clustered_interval, interval_from_moments
+from mlflow_lmms.analysis.mean_interval import Interval, clustered_interval, interval_from_moments
 from mlflow_lmms.task_result import MetricResult, SliceResult
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mlflow_lmms.analysis.mean_interval import mean_interval
 from mlflow_lmms.metric_interval import metric_interval, slice_interval
-from mlflow_lmms.statistics import mean_interval
 from mlflow_lmms.task_result import MetricResult, SliceResult
 
 BINARY = np.array([1.0] * 30 + [0.0] * 10)

@@ -14,12 +14,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
 from runner_files import FINGERPRINT, Scores, write_task
 
+from mlflow_lmms.analysis.mean_interval import mean_interval
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.errors import UnreadableOutputError
 from mlflow_lmms.names import NAME_LIMIT, Artifact, MetricName, Tag, was_cut
 from mlflow_lmms.registry import ModelDescription, ModelTag, register_model
 from mlflow_lmms.run_recorder import RunRecorder
-from mlflow_lmms.statistics import mean_interval
 
 HALF: Scores = [1.0, 0.0] * 10
 
