@@ -21,7 +21,7 @@ import redis
 
 from mlflow_lmms.redis_server import EmbeddedRedis
 
-pytest_plugins = ("core_services", "evaluation_world", "mlflow_process")
+pytest_plugins = ("core_services", "evaluation_world", "mlflow_process", "fault_world", "fault_report")
 
 REQUIRE_ALL = "LMMS_REQUIRE_ALL"
 _PR_SET_PDEATHSIG = 1
