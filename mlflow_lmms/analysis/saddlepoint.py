@@ -41,6 +41,8 @@ def sign_flip_p_value(differences: Values) -> float:
     if len(sizes) <= ENUMERATED:
         signs = 1 - 2 * (np.arange(2 ** len(sizes))[:, np.newaxis] >> np.arange(len(sizes)) & 1)
         return float((np.abs(signs @ sizes) >= total * (1 - 1e-9)).mean())
+    if total >= float(sizes.sum()) * _NEAR_END:
+        return float(2 * 0.5 ** len(sizes))
     # Sums of signed multiples of a step lie two steps apart: half of that distance is the correction.
     return min(1.0, 2.0 * _flip_tail(sizes, max(0.0, total - _lattice_step(sizes))))
 
@@ -59,12 +61,9 @@ def _flip_tail(sizes: Values, total: float) -> float:
     """P(sum of randomly signed sizes ≥ total), for a total of at least 0."""
     largest = float(sizes.max())
     sizes, total = sizes / largest, total / largest
-    limit = float(sizes.sum())
     variance = float(sizes @ sizes)
     if total / variance**0.5 < _NEAR_MEAN:
         return 0.5
-    if total >= limit * _NEAR_END:
-        return float(0.5 ** len(sizes))
     point = _flip_saddlepoint(sizes, total, variance)
     # log cosh without overflow: |x| + log1p(exp(-2|x|)) - log 2
     scaled = point * sizes
