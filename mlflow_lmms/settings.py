@@ -13,7 +13,7 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -67,6 +67,10 @@ class Settings(BaseModel):
     )
     deadline_s: float = Field(86400.0, ge=1, description="longest time that one part of an evaluation may run")
     chunk_size: int = Field(64, ge=1, le=100_000, description="requests after which answers are safe on disk")
+    endpoint_rates: dict[str, Annotated[str, Field(pattern=r"^[1-9]\d*/(second|minute|hour|day)$")]] = Field(
+        default_factory=dict,
+        description="requests that the whole fleet may send to a service: HOST=500/minute, comma separated",
+    )
     thumbnail_mb: int = Field(16, ge=0, le=4096, description="space for the pictures of one task's samples, in MB")
     secrets_offered: tuple[str, ...] = Field(
         (

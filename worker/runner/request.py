@@ -15,6 +15,7 @@ from mlflow_lmms.reading.errored import POLICIES, ErroredPolicy
 from worker.runner.events import PROTOCOL
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
 class RequestError(ValueError):
@@ -32,8 +33,20 @@ class Seeds:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """How often the endpoint (a host, with its port where it has one) may be asked; the worker grants each request."""
+
+    endpoint: str
+    per_minute: int
+
+
+@dataclass(frozen=True)
 class RunRequest:
-    """What to evaluate, with what, and where to put it."""
+    """What to evaluate, with what, and where to put it.
+
+    With several `processes` each has the whole model and its share of the documents. `rescore_from` is a folder with
+    samples files: their answers are scored again, and no model is loaded.
+    """
 
     run_id: str
     part: str
@@ -58,6 +71,9 @@ class RunRequest:
     primary: Mapping[str, str]
     dimensions: Mapping[str, tuple[str, ...]]
     errored: ErroredPolicy
+    processes: int = 1
+    rescore_from: Path | None = None
+    rate: Rate | None = None
 
 
 def parse_request(text: str) -> RunRequest:
@@ -101,6 +117,9 @@ def _build(fields: _Fields) -> RunRequest:
         primary=fields.by_task("primary", lambda inner, task: inner.text(task)),
         dimensions=fields.by_task("dimensions", lambda inner, task: inner.texts(task)),
         errored=fields.errored("errored"),
+        processes=fields.added("processes", 1, lambda name: fields.number(name, least=1)),
+        rescore_from=fields.added("rescore_from", None, fields.folder),
+        rate=fields.added("rate", None, fields.rate),
     )
 
 
@@ -117,6 +136,10 @@ class _Fields:
 
     def optional(self, name: str, read: Callable[[str], T]) -> T | None:
         return None if self._get(name) is None else read(name)
+
+    def added(self, name: str, default: D, read: Callable[[str], T]) -> T | D:
+        """Read a field that a request of an earlier release does not have."""
+        return default if self._document.get(name) is None else read(name)
 
     def text(self, name: str, empty: bool = False) -> str:
         value = self._get(name)
@@ -171,6 +194,13 @@ class _Fields:
         if not path.is_absolute():
             raise RequestError(f"expected {name!r} to be an absolute path, got {str(path)!r}")
         return path
+
+    def rate(self, name: str) -> Rate:
+        value = self._get(name)
+        if not isinstance(value, dict):
+            raise RequestError(f"expected {name!r} to be an object, got {type(value).__name__}")
+        inner = _Fields(value)
+        return Rate(inner.text("endpoint"), inner.number("per_minute", least=1))
 
     def seeds(self, name: str) -> Seeds:
         value = self._get(name)
