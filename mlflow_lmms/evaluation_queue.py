@@ -7,34 +7,34 @@ Lua scripts alone; here they are only read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rq import Queue
 from rq.exceptions import NoSuchJobError
-from rq.job import Job
+from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
-from mlflow_lmms.errors import UnavailableError
+from mlflow_lmms.planner.fleet import Job, Priority
+from mlflow_lmms.queue_connection import QueueConnection
 from mlflow_lmms.queue_keys import (
     BOXES_PATTERN,
     CANCEL_KEY,
     FENCE_KEY,
     LEASES_KEY,
+    NEEDS_REVISION_KEY,
     QUEUES,
     WAKE_CHANNEL,
     box_key,
     job_id,
     lease_key,
+    need_fields,
     need_key,
     split_job_id,
 )
-from mlflow_lmms.settings import mask_password
 
 __all__ = [
     "CANCEL_KEY",
@@ -51,11 +51,16 @@ __all__ = [
     "lease_key",
     "need_key",
     "split_job_id",
-]
+]  # fmt: skip
 
 #: The only function that a job may call.
 JOB_FUNCTION = "worker.job.run_part"
 _KEEP_RESULT_S = 7 * 24 * 3600
+_QUEUE_OF = {Priority.HIGH: "lmms-high", Priority.NORMAL: "lmms-normal", Priority.LOW: "lmms-low"}
+_RAISE_FENCE = """
+if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return tonumber(redis.call('GET', KEYS[1]) or 0)
+"""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,23 @@ class Lease:
     estimated_s: float | None = None
     since: float = 0.0
     delivering: bool = False
+
+    @staticmethod
+    def from_fields(identifier: str, fields: Mapping[str, str], expires_at: float) -> Lease:
+        """Read a lease's hash (decoded text); one that a worker of the version before wrote has fewer fields."""
+        return Lease(
+            job_id=identifier,
+            box=fields["box"],
+            slot=fields["slot"],
+            gpus=tuple(json.loads(fields.get("gpus") or "[]")),
+            token=int(fields["token"]),
+            expires_at=expires_at,
+            memory=int(fields["memory"]) if fields.get("memory") else None,
+            user=fields.get("user", ""),
+            estimated_s=float(fields["estimated_s"]) if fields.get("estimated_s") else None,
+            since=float(fields.get("since") or 0.0),
+            delivering=fields.get("delivering") == "1",
+        )
 
 
 @dataclass(frozen=True)
@@ -100,21 +122,10 @@ class EvaluationQueue:
     """Enqueues parts and tells what is queued, leased and alive."""
 
     def __init__(self, redis_url: str, *, timeout_s: float = 2.0) -> None:
-        self._address = mask_password(redis_url)
-        self._redis: redis.Redis = redis.Redis.from_url(
-            redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
-        )
+        self._connection = QueueConnection(redis_url, timeout_s=timeout_s, decoded=False)
+        self._redis = self._connection.redis
+        self._answering = self._connection.answering
         self._queues = {name: Queue(name, connection=self._redis, serializer=JSONSerializer) for name in QUEUES}
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except redis.RedisError as error:
-            raise UnavailableError(
-                f"the queue server at {self._address} does not answer ({error}): start it, or correct "
-                "MLFLOW_LMMS_REDIS_URL; `mlflow-lmms doctor` checks it"
-            ) from None
 
     def ping(self) -> None:
         """Return when the queue server answers.
@@ -125,27 +136,53 @@ class EvaluationQueue:
         with self._answering():
             self._redis.ping()
 
-    def enqueue(self, run_id: str, part: str, priority: str, gpus: int, *, front: bool = False) -> None:
-        """Put a part into its queue; one that is already queued or leased stays as it is."""
-        identifier = job_id(run_id, part)
+    def enqueue(  # the form with words goes when its callers have
+        self, job: Job | str, part: str = "", priority: str = "normal", gpus: int = 0, *, front: bool = False
+    ) -> bool:
+        """Put a part into the queue of its priority; one that is already queued or leased stays as it is.
+
+        Returns:
+            Whether it was put there now.
+        """
+        if isinstance(job, str):
+            job = Job(job, part, "", gpus, time.time(), priority=Priority[priority.upper()])
         # One at a time: the submission and the reaper may both find the part missing, and RQ's steps are several.
-        lock = self._redis.lock(f"lmms:enqueue:{identifier}", timeout=10, blocking_timeout=5, sleep=0.02)
+        lock = self._redis.lock(f"lmms:enqueue:{job.id}", timeout=10, blocking_timeout=5, sleep=0.02)
         with self._answering(), lock:
-            if identifier in self.queued() or self._redis.exists(lease_key(identifier)):
-                return
-            self._forget(identifier)
-            self._redis.hset(need_key(identifier), mapping={"gpus": gpus})
-            self._queues[f"lmms-{priority}"].enqueue_call(
+            if self._is_queued(job.id) or self._redis.exists(lease_key(job.id)):
+                return False
+            self._forget(job.id)
+            self._write_needs([job])
+            self._queues[_QUEUE_OF[job.priority]].enqueue_call(
                 JOB_FUNCTION,
-                args=(run_id, part),
-                job_id=identifier,
+                args=(job.run, job.part),
+                job_id=job.id,
                 timeout=-1,
                 result_ttl=_KEEP_RESULT_S,
                 failure_ttl=_KEEP_RESULT_S,
                 at_front=front,
-                meta={"gpus": gpus},
             )
-            self._redis.publish(WAKE_CHANNEL, identifier)
+            self._redis.publish(WAKE_CHANNEL, job.id)
+            return True
+
+    def update_needs(self, jobs: Iterable[Job]) -> None:
+        """Tell anew what waiting jobs need; those that no longer wait are left alone."""
+        with self._answering():
+            self._write_needs([job for job in jobs if self._redis.exists(need_key(job.id))])
+
+    def _write_needs(self, jobs: list[Job]) -> None:
+        with self._redis.pipeline() as pipeline:
+            for job in jobs:
+                fields: dict[Any, Any] = need_fields(job)
+                pipeline.hset(need_key(job.id), mapping=fields)
+            pipeline.incr(NEEDS_REVISION_KEY)
+            pipeline.execute()
+
+    def _is_queued(self, identifier: str) -> bool:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for name in QUEUES:
+                pipeline.lpos(f"rq:queue:{name}", identifier)
+            return any(place is not None for place in pipeline.execute())
 
     def remove(self, run_id: str, part: str) -> None:
         """Take a waiting part out of its queue; one that a worker has already claimed is left to it."""
@@ -158,50 +195,51 @@ class EvaluationQueue:
 
     def _forget(self, identifier: str) -> None:
         with suppress(NoSuchJobError):
-            Job.fetch(identifier, connection=self._redis, serializer=JSONSerializer).delete()
+            RqJob.fetch(identifier, connection=self._redis, serializer=JSONSerializer).delete()
         self._redis.delete(need_key(identifier))
 
     def queued(self) -> list[str]:
         """Ids of the waiting jobs in the order in which they would be looked at."""
-        with self._answering():
-            return [_text(item) for name in QUEUES for item in self._list(f"rq:queue:{name}")]
-
-    def _list(self, key: str) -> list[bytes]:
-        items: Any = self._redis.lrange(key, 0, -1)
-        return list(items)
+        with self._answering(), self._redis.pipeline(transaction=False) as pipeline:
+            for name in QUEUES:
+                pipeline.lrange(f"rq:queue:{name}", 0, -1)
+            return [item.decode() for items in pipeline.execute() for item in items]
 
     def leases(self) -> dict[str, Lease]:
         """The live leases by job id; one that has expired is not among them."""
-        with self._answering():
-            now = self._now()
-            entries: Any = self._redis.zrangebyscore(LEASES_KEY, now, "+inf", withscores=True)
-            found = [(_text(member), float(score)) for member, score in entries]
-            hashes: list[Any] = [self._redis.hgetall(lease_key(identifier)) for identifier, _ in found]
+        with self._answering(), self._redis.pipeline(transaction=False) as pipeline:
+            entries: Any = self._redis.zrangebyscore(LEASES_KEY, self._connection.now(), "+inf", withscores=True)
+            for member, _ in entries:
+                pipeline.hgetall(lease_key(member.decode()))
+            hashes = pipeline.execute()
         return {
-            identifier: _lease(identifier, fields, score)
-            for (identifier, score), fields in zip(found, hashes, strict=True)
+            member.decode(): Lease.from_fields(member.decode(), _decoded(fields), float(score))
+            for (member, score), fields in zip(entries, hashes, strict=True)
             if fields
         }
-
-    def _now(self) -> float:
-        answer: Any = self._redis.time()
-        return float(answer[0]) + float(answer[1]) / 1e6
 
     def boxes(self) -> list[Box]:
         """The boxes that announced themselves within the last seconds."""
         with self._answering():
             hashes: list[Any] = [self._redis.hgetall(key) for key in self._redis.scan_iter(BOXES_PATTERN)]
-        return sorted((_box(fields) for fields in hashes if fields), key=lambda box: box.name)
+        return sorted((_box(_decoded(fields)) for fields in hashes if fields), key=lambda box: box.name)
 
     def next_token(self, at_least: int = 0) -> int:
         """A fencing token larger than every earlier one and than `at_least`."""
+        self.raise_fence(at_least)
         with self._answering():
             answer: Any = self._redis.incr(FENCE_KEY)
-            token = int(answer)
-            if token <= at_least:
-                self._redis.set(FENCE_KEY, at_least + 1)
-                token = at_least + 1
-        return token
+        return int(answer)
+
+    def raise_fence(self, at_least: int) -> int:
+        """Let no token from now on be as small as `at_least`, after the queue server may have forgotten some.
+
+        Returns:
+            The largest token that counts as given out.
+        """
+        with self._answering():
+            answer: Any = self._redis.eval(_RAISE_FENCE, 1, FENCE_KEY, str(at_least))
+        return int(answer)
 
     def ask_cancel(self, run_id: str) -> None:
         """Tell whoever works on the run to stop; the worker's keeper and its heartbeat read this."""
@@ -215,33 +253,11 @@ class EvaluationQueue:
             self._redis.srem(CANCEL_KEY, run_id)
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in fields.items()}
 
 
-def _decoded(fields: dict[Any, Any]) -> dict[str, str]:
-    return {_text(key): _text(value) for key, value in fields.items()}
-
-
-def _lease(identifier: str, raw: dict[Any, Any], expires_at: float) -> Lease:
-    fields = _decoded(raw)
-    return Lease(
-        job_id=identifier,
-        box=fields["box"],
-        slot=fields["slot"],
-        gpus=tuple(json.loads(fields.get("gpus") or "[]")),
-        token=int(fields["token"]),
-        expires_at=expires_at,
-        memory=int(fields["memory"]) if fields.get("memory") else None,
-        user=fields.get("user", ""),
-        estimated_s=float(fields["estimated_s"]) if fields.get("estimated_s") else None,
-        since=float(fields.get("since") or 0.0),
-        delivering=fields.get("delivering") == "1",
-    )
-
-
-def _box(raw: dict[Any, Any]) -> Box:
-    fields = _decoded(raw)
+def _box(fields: Mapping[str, str]) -> Box:
     return Box(
         name=fields["box"],
         cpu_slots=int(fields.get("cpu_slots", 0)),

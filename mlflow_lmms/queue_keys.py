@@ -20,6 +20,8 @@ LEASES_KEY = "lmms:leases"
 FENCE_KEY = "lmms:fence"
 #: Set of the runs that are to be cancelled.
 CANCEL_KEY = "lmms:cancel"
+#: Counter of changes to what queued jobs need: who has read the needs at this count need not read them again.
+NEEDS_REVISION_KEY = "lmms:needs-revision"
 #: Channel: something changed that may let a job start.
 WAKE_CHANNEL = "lmms:wake"
 BOXES_PATTERN = "lmms:box:*"
@@ -72,6 +74,26 @@ def box_key(box: str) -> str:
 def quarantine_key(uuid: str) -> str:
     """Key that exists while a GPU is left alone because others were found on it."""
     return f"lmms:quarantine:{uuid}"
+
+
+def fetch_orders_key(box: str) -> str:
+    """Key of the hash item → order of what a box is to fetch beforehand; the server writes it."""
+    return f"lmms:fetch:orders:{box}"
+
+
+def fetch_states_key(box: str) -> str:
+    """Key of the hash item → how far the box is with it; its fetcher writes it."""
+    return f"lmms:fetch:states:{box}"
+
+
+def fetcher_key(box: str) -> str:
+    """Key that exists while a box's fetcher is alive."""
+    return f"lmms:fetch:alive:{box}"
+
+
+def fetched_key(place: str) -> str:
+    """Key of the hash item → when a place (a download cache, or a box) last had it."""
+    return f"lmms:fetch:done:{place}"
 
 
 def need_fields(job: Job) -> dict[str, str]:
