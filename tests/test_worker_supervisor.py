@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fake_nvml import build_driver
+from fake_nvml import FakeDriver
 
 from mlflow_lmms.evaluation_queue import EvaluationQueue, job_id
 
@@ -156,8 +156,7 @@ def test_files_in_the_current_folder_break_nothing(box: Box, tmp_path: Path) -> 
 
 
 def test_every_gpu_gets_a_slot_and_two_parts_never_share_one(box: Box, tmp_path: Path) -> None:
-    library = build_driver(tmp_path)
-    box.start("--cpu-slots", "0", LD_LIBRARY_PATH=str(library))
+    box.start("--cpu-slots", "0", **FakeDriver(tmp_path / "nvml").environ)
     wait_for(box.announced)
     (told,) = box.queue.boxes()
     assert (told.cpu_slots, told.gpu_slots, [gpu["name"] for gpu in told.gpus]) == (0, 2, ["Made-up 80GB"] * 2)

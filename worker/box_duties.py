@@ -18,9 +18,10 @@ import redis
 from mlflow_lmms.evaluation_queue import box_key
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.work_order import PROTOCOL
-from worker.gpu_inventory import Gpu, NvmlProbe
+from worker.gpu_inventory import Gpu
 from worker.lease_keeper import own_connection
 from worker.leases import LeaseBook, Slot, mark
+from worker.nvml_probe import NvmlProbe
 from worker.process_tree import kill_all
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class BoxDuties:
             "version": version("mlflow-lmms"),
             "protocol": PROTOCOL,
             "environments": json.dumps(sorted(settings.environments)),
+            "state": "open",
             "started": time.time(),
         }
         self._seen: dict[str, float] = {}
@@ -121,6 +123,6 @@ class BoxDuties:
 def own_slot(settings: Settings, connection: redis.Redis, name: str) -> tuple[Slot, BoxDuties]:
     """The slot of a worker that nobody supervises, and its duties: all GPUs where there are some, else none."""
     gpus = NvmlProbe().inventory().gpus
-    slot = Slot(settings.box, name, 1 if gpus else 0, tuple(gpu.uuid for gpu in gpus))
+    slot = Slot(settings.box, name, bool(gpus))
     duties = BoxDuties(settings, connection, cpu_slots=0 if gpus else 1, gpu_slots=1 if gpus else 0, gpus=gpus)
     return slot, duties

@@ -11,7 +11,8 @@ import click
 from mlflow_lmms.errors import ConfigurationError
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.settings import Settings
-from worker.gpu_inventory import GpuProblem, NvmlProbe, choose_gpus
+from worker.gpu_inventory import GpuProblem, choose_gpus
+from worker.nvml_probe import NvmlProbe
 
 
 @click.command()

@@ -1,16 +1,16 @@
-"""The GPUs of this box as NVML tells them; what goes wrong is classified and told, never fatal.
+"""The GPUs of a box as values: what each is and does now, what went wrong, and which of them an owner names.
 
-It asks the driver only (`pynvml` of the package nvidia-ml-py) and never starts CUDA, which would break forked
-children. Who works on which GPU is not known here.
+Nothing here asks the driver (`worker.nvml_probe`), and who works on which GPU is not known.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
+
+from pydantic import TypeAdapter
 
 from mlflow_lmms.errors import ConfigurationError
 
@@ -23,46 +23,68 @@ class GpuProblem(StrEnum):
     NO_PERMISSION = "no_permission"
     LOST = "lost"
     UNSUPPORTED = "unsupported"
+    NO_ANSWER = "no_answer"
+    SPLIT = "split"
     OTHER = "other"
 
 
-#: NVML's error numbers; the binding makes an exception class for each only when it is first asked for.
-_PROBLEMS = {
-    3: GpuProblem.UNSUPPORTED,
-    4: GpuProblem.NO_PERMISSION,
-    9: GpuProblem.NO_DRIVER,
-    12: GpuProblem.NO_DRIVER,
-    13: GpuProblem.UNSUPPORTED,
-    15: GpuProblem.LOST,
-    16: GpuProblem.LOST,
-    28: GpuProblem.LOST,
-}
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that uses a GPU, with the driver's number of it; `memory` in bytes, None when it is not told."""
+
+    pid: int
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; `index` is NVML's (the order on the PCI bus), `memory` in bytes, 0 when the driver does not tell."""
+    """One device: a GPU, or a slice of one (MIG); what the driver does not tell is None, its memory then 0.
+
+    Attributes:
+        index: NVML's, the order on the PCI bus; a slice has its GPU's.
+        memory: bytes; `used` are those in use, without what the driver keeps for itself where it tells them apart.
+        processes: who uses it, by the process numbers that the driver sees: those of the machine.
+        utilisation: percent of the time since the last question in which something ran on it.
+    """
 
     index: int
     uuid: str
     name: str
     memory: int
+    used: int | None = None
+    processes: tuple[GpuProcess, ...] | None = None
+    utilisation: float | None = None
+    temperature: float | None = None
+    power_w: float | None = None
+    is_slice: bool = False
+    parent: str | None = None
+    usable: bool = True
+    problem: GpuProblem | None = None
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that NVML refused."""
+    """Something that NVML refused, or all of it when `index` is None."""
 
     problem: GpuProblem
     message: str
+    index: int | None = None
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The GPUs that can be used, and what went wrong on the way."""
+    """The devices that can be leased, and what went wrong on the way."""
 
     gpus: tuple[Gpu, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+
+    def of(self, uuid: str) -> Gpu | None:
+        """The device with this UUID, if it is there."""
+        return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
+
+
+#: Between the process that asks the driver and the one that wants to know.
+INVENTORY_JSON = TypeAdapter(Inventory)
 
 
 class GpuProbe(Protocol):
@@ -72,54 +94,10 @@ class GpuProbe(Protocol):
         """The GPUs as they are now; it never raises."""
 
 
-class NvmlProbe:
-    """Asks NVML through nvidia-ml-py, which needs no more than the driver's library."""
-
-    def inventory(self) -> Inventory:
-        """The GPUs as they are now; it never raises."""
-        try:
-            nvml: Any = importlib.import_module("pynvml")
-        except ImportError:
-            missing = "the package nvidia-ml-py is not installed: pip install 'mlflow-lmms[worker]'"
-            return Inventory(troubles=(Trouble(GpuProblem.NO_BINDING, missing),))
-        try:
-            nvml.nvmlInit()
-        except nvml.NVMLError as error:
-            return Inventory(troubles=(_trouble(error, "NVML does not start"),))
-        try:
-            return _devices(nvml)
-        finally:
-            nvml.nvmlShutdown()
-
-
-def _devices(nvml: Any) -> Inventory:
-    try:
-        count = int(nvml.nvmlDeviceGetCount())
-    except nvml.NVMLError as error:
-        return Inventory(troubles=(_trouble(error, "the GPUs cannot be counted"),))
-    gpus, troubles = [], []
-    for index in range(count):
-        try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            uuid, name = str(nvml.nvmlDeviceGetUUID(handle)), str(nvml.nvmlDeviceGetName(handle))
-        except nvml.NVMLError as error:
-            troubles.append(_trouble(error, f"GPU {index} is left out"))
-            continue
-        try:
-            memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
-        except nvml.NVMLError as error:  # some boards share the machine's memory and tell none
-            troubles.append(_trouble(error, f"GPU {index} does not tell its memory"))
-            memory = 0
-        gpus.append(Gpu(index, uuid, name, memory))
-    return Inventory(tuple(gpus), tuple(troubles))
-
-
-def _trouble(error: Any, what: str) -> Trouble:
-    return Trouble(_PROBLEMS.get(int(error.value), GpuProblem.OTHER), f"{what}: {error}")
-
-
 def choose_gpus(wanted: str, inventory: Inventory) -> tuple[Gpu, ...]:
     """The GPUs that `wanted` names: ``all``, ``none``, or indices and UUIDs (or their beginnings), comma separated.
+
+    The index of a GPU that is split into slices names all of its slices.
 
     Raises:
         ConfigurationError: naming the one that is not there, what there is, and what went wrong with NVML.
@@ -132,16 +110,23 @@ def choose_gpus(wanted: str, inventory: Inventory) -> tuple[Gpu, ...]:
     chosen: dict[str, Gpu] = {}
     for word in (word.strip() for word in wanted.split(",") if word.strip()):
         fitting = _named(word, inventory.gpus)
-        if len(fitting) != 1:
+        if not fitting or (len(fitting) > 1 and not _slices_of_one(fitting)):
             there = ", ".join(f"{gpu.index} ({gpu.uuid}, {gpu.name})" for gpu in inventory.gpus) or "no GPU at all"
             why = "".join(f"; {trouble.message}" for trouble in inventory.troubles)
             several = "is not the beginning of one GPU's UUID only" if fitting else "is not on this box"
             raise ConfigurationError(f"--gpus {word} {several}, which has {there}{why}")
-        chosen[fitting[0].uuid] = fitting[0]
+        chosen.update((gpu.uuid, gpu) for gpu in fitting)
     return tuple(chosen.values())
 
 
 def _named(word: str, gpus: Sequence[Gpu]) -> list[Gpu]:
     if word.isdigit():
         return [gpu for gpu in gpus if gpu.index == int(word)]
-    return [gpu for gpu in gpus if gpu.uuid.lower().startswith(word.lower())]
+    small = word.lower()
+    return [gpu for gpu in gpus if gpu.uuid.lower().startswith(small)] or [
+        gpu for gpu in gpus if gpu.is_slice and (gpu.parent or "").lower() == small
+    ]
+
+
+def _slices_of_one(gpus: Sequence[Gpu]) -> bool:
+    return all(gpu.is_slice for gpu in gpus) and len({gpu.parent for gpu in gpus}) == 1
