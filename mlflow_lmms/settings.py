@@ -71,6 +71,11 @@ class Settings(BaseModel):
         default_factory=dict,
         description="requests that the whole fleet may send to a service: HOST=500/minute, comma separated",
     )
+    prefetch: bool = Field(True, description="whether files are fetched before an evaluation gets GPUs")
+    prefetch_limit_s: float = Field(
+        4 * 3600.0, ge=0, description="longest wait for files to be fetched; then the evaluation loads them itself"
+    )
+    disk_reserve_gb: float = Field(5.0, ge=0, description="space in GB that fetched files leave free on a box")
     thumbnail_mb: int = Field(16, ge=0, le=4096, description="space for the pictures of one task's samples, in MB")
     secrets_offered: tuple[str, ...] = Field(
         (

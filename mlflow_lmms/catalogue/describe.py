@@ -57,6 +57,7 @@ class TaskDescriber:
             remote_code=derive_remote_code(config),
             submission_only=submission_only(metrics),
             trouble=tuple(known_trouble(file, output_type, self._sources)),
+            dataset_kwargs=config["dataset_kwargs"] if isinstance(config.get("dataset_kwargs"), dict) else {},
         )
 
     def _folder(self, path: Path, own: bool) -> Path | None:

@@ -43,6 +43,7 @@ class CatalogueTask:
     remote_code: Derived = UNKNOWN
     submission_only: Derived = UNKNOWN
     trouble: tuple[str, ...] = ()
+    dataset_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def derived(self) -> dict[str, Derived]:
         """Every derived field by name."""

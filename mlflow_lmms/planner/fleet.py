@@ -199,6 +199,7 @@ class Cause(StrEnum):
     RESERVED_FOR_OTHER = "reserved_for_other"
     FOREIGN_USE = "foreign_use"
     BUSY = "busy"
+    FETCHING = "fetching"
 
 
 @dataclass(frozen=True, slots=True)
