@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_lmms.errors import NotFoundError
@@ -13,7 +14,10 @@ from mlflow_lmms.work_order import ResolvedModel
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """One task of an evaluation; times in unix seconds."""
+    """One task of an evaluation; times in unix seconds.
+
+    `retries` counts the automatic retries by what they were charged to (`retry_budget.Budget`).
+    """
 
     task: str
     part: str
@@ -28,11 +32,16 @@ class TaskStatus:
     samples: int | None
     metric: str | None
     score: float | None
+    retries: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PartStatus:
-    """One part of an evaluation and who works on it; `token` is 0 before the first claim."""
+    """One part of an evaluation and who works on it; `token` is 0 before the first claim.
+
+    `rescore`: its tasks have results, and their answers are scored again. `out_of_memory`: how many attempts of it
+    ran out of memory. `queued_at`: when it last began to wait; None: when the evaluation was made.
+    """
 
     part: str
     gpus: int
@@ -42,6 +51,9 @@ class PartStatus:
     devices: tuple[str, ...]
     claimed_at: float | None
     seen_at: float | None
+    rescore: bool = False
+    out_of_memory: int = 0
+    queued_at: float | None = None
 
 
 @dataclass(frozen=True)

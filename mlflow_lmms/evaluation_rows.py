@@ -29,7 +29,10 @@ def rows_of(evaluation: Evaluation) -> list[EvaluationRow | PartRow | TaskRow]:
             created_at=evaluation.created_at,
             group_definitions=json.dumps(evaluation.groups),
         ),
-        *(PartRow(run_id=evaluation.run_id, part=part.part, gpus=part.gpus) for part in evaluation.parts),
+        *(
+            PartRow(run_id=evaluation.run_id, part=part.part, gpus=part.gpus, queued_at=part.queued_at)
+            for part in evaluation.parts
+        ),
         *(
             TaskRow(
                 run_id=evaluation.run_id,
@@ -82,6 +85,7 @@ def _task(row: TaskRow) -> TaskStatus:
         samples=row.samples,
         metric=row.metric,
         score=row.score,
+        retries=json.loads(row.retries),
     )
 
 
@@ -95,4 +99,7 @@ def _part(row: PartRow) -> PartStatus:
         devices=tuple(json.loads(row.devices)),
         claimed_at=row.claimed_at,
         seen_at=row.seen_at,
+        rescore=row.rescore,
+        out_of_memory=row.out_of_memory,
+        queued_at=row.queued_at,
     )

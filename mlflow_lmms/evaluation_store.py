@@ -1,42 +1,27 @@
-"""The evaluation tables: requests, and states per run and task. The only place that writes a state.
-
-Every move of a task is one conditional UPDATE (`states.MOVES`, and the part's fencing token): of two workers one
-wins, and a late one is refused. The run's state is derived from its tasks' in the same transaction.
-"""
+"""The evaluation tables: stores and finds evaluations, and notes what is asked of them. Moves: `task_moves`."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from mlflow_lmms.errors import NotFoundError, UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_rows import evaluation_of, rows_of
 from mlflow_lmms.sql.migration import migrate
 from mlflow_lmms.sql.schema import EvaluationRow, LeaderRow, PartRow, TaskRow
-from mlflow_lmms.states import FINAL, UNFINISHED, State, predecessors, run_state
+from mlflow_lmms.states import UNFINISHED, State
+from mlflow_lmms.task_moves import TaskMoves, changed
 
 
-class EvaluationStore:
+class EvaluationStore(TaskMoves):
     """Reads and writes the evaluation tables. Used by the server process alone."""
-
-    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
-        self.engine = engine
-        self._now = clock
 
     def migrate(self) -> None:
         """Create or upgrade our tables."""
         migrate(self.engine)
-
-    def session(self) -> Session:
-        """A session on our tables."""
-        return Session(self.engine, expire_on_commit=False)
 
     def ping(self) -> None:
         """Return when the database answers.
@@ -114,98 +99,6 @@ class EvaluationStore:
             ).all()
         return [evaluation_of(rows[run_id], parts, tasks) for run_id in run_ids if run_id in rows]
 
-    def claim(
-        self, run_id: str, part: str, *, token: int, box: str, slot: str, devices: Collection[str]
-    ) -> list[str] | None:
-        """Give a part to the worker with this token: its queued tasks move to `starting`.
-
-        Returns:
-            The tasks to be run, or None when the part is not to be had: a newer token has it, or nothing is queued.
-        """
-        with self.session() as session, session.begin():
-            _lock(session, run_id)
-            owned = session.execute(
-                update(PartRow)
-                .where(PartRow.run_id == run_id, PartRow.part == part, PartRow.token < token)
-                .values(
-                    token=token,
-                    box=box,
-                    slot=slot,
-                    devices=json.dumps(list(devices)),
-                    claimed_at=self._now(),
-                    seen_at=self._now(),
-                )
-            )
-            if not _changed(owned):
-                return None
-            queued = (TaskRow.run_id == run_id, TaskRow.part == part, TaskRow.state == State.QUEUED)
-            tasks = list(session.scalars(select(TaskRow.task).where(*queued).order_by(TaskRow.position)))
-            session.execute(update(TaskRow).where(*queued).values(state=State.STARTING))
-            if not tasks:
-                session.rollback()
-                return None
-            session.execute(
-                update(EvaluationRow)
-                .where(EvaluationRow.run_id == run_id, EvaluationRow.started_at.is_(None))
-                .values(started_at=self._now())
-            )
-            self._derive(session, run_id)
-        return tasks
-
-    def move(
-        self, run_id: str, tasks: Iterable[str], to: State, *, token: int | None = None, **changes: Any
-    ) -> list[str]:
-        """Move tasks to a state, each only if `MOVES` allows it from where it stands.
-
-        Args:
-            token: the part's fencing token, checked in the same UPDATE; None for the server's own moves.
-            changes: further columns of the task rows to set.
-
-        Returns:
-            The tasks that moved.
-        """
-        moved = []
-        with self.session() as session, session.begin():
-            _lock(session, run_id)
-            for task in tasks:
-                statement = update(TaskRow).where(
-                    TaskRow.run_id == run_id, TaskRow.task == task, TaskRow.state.in_(predecessors(to))
-                )
-                if token is not None:
-                    statement = statement.where(_part_token() == token)
-                if _changed(session.execute(statement.values(state=to, **_times(to, self._now()), **changes))):
-                    moved.append(task)
-            if moved:
-                self._derive(session, run_id)
-        return moved
-
-    def requeue(
-        self, run_id: str, tasks: Iterable[str], *, automatic: bool, token: int | None = None, **changes: Any
-    ) -> list[str]:
-        """Put tasks back to `queued` for another attempt; a user's retry starts the automatic count anew.
-
-        Args:
-            changes: further columns of the task rows to set: why the last attempt came to nothing.
-        """
-        retries = TaskRow.automatic_retries + 1 if automatic else 0
-        return self.move(
-            run_id,
-            tasks,
-            State.QUEUED,
-            token=token,
-            attempt=TaskRow.attempt + 1,
-            automatic_retries=retries,
-            started_at=None,
-            ended_at=None,
-            **{"failure": None, "message": None, "log_tail": None, **changes},
-        )
-
-    def _derive(self, session: Session, run_id: str) -> None:
-        states = [State(state) for state in session.scalars(select(TaskRow.state).where(TaskRow.run_id == run_id))]
-        state = run_state(states)
-        values: dict[str, Any] = {"state": state, "ended_at": self._now() if state in FINAL else None}
-        session.execute(update(EvaluationRow).where(EvaluationRow.run_id == run_id).values(**values))
-
     def owns(self, run_id: str, part: str, token: int) -> bool:
         """Whether the token is the part's current one; notes that its owner was seen."""
         with self.session() as session, session.begin():
@@ -214,7 +107,7 @@ class EvaluationStore:
                 .where(PartRow.run_id == run_id, PartRow.part == part, PartRow.token == token)
                 .values(seen_at=self._now())
             )
-        return _changed(seen)
+        return changed(seen)
 
     def request_cancel(self, run_id: str, requested: bool = True) -> None:
         """Note that a user wants the run to stop (or, for a retry, no longer does)."""
@@ -256,7 +149,7 @@ class EvaluationStore:
                     .where(LeaderRow.duty == duty, (LeaderRow.holder == holder) | (LeaderRow.until < now))
                     .values(holder=holder, until=now + seconds)
                 )
-                if _changed(kept):
+                if changed(kept):
                     return True
                 if session.get(LeaderRow, duty) is not None:
                     return False
@@ -264,25 +157,3 @@ class EvaluationStore:
                 return True
         except IntegrityError:
             return False
-
-
-def _changed(result: Any) -> bool:
-    return int(result.rowcount) > 0
-
-
-def _lock(session: Session, run_id: str) -> None:
-    """Let one transaction at a time move a run's tasks: no two wait for each other's rows in a circle, and two parts
-    that end at once cannot both derive the run's state from a half-way picture."""
-    session.execute(select(EvaluationRow.run_id).where(EvaluationRow.run_id == run_id).with_for_update())
-
-
-def _part_token() -> Any:
-    return (
-        select(PartRow.token).where(PartRow.run_id == TaskRow.run_id, PartRow.part == TaskRow.part).scalar_subquery()
-    )
-
-
-def _times(to: State, now: float) -> dict[str, float]:
-    if to == State.RUNNING:
-        return {"started_at": now}
-    return {"ended_at": now} if to in FINAL else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 
@@ -48,6 +48,16 @@ MOVES: dict[State, frozenset[State]] = {
     State.CANCELLED: frozenset({State.QUEUED}),
 }
 
+#: Moves of a task that has a result whose answers are scored again; the result stands until another replaces it, so
+#: that whatever becomes of the rescore the task is finished in the end. Beside `MOVES`, for such tasks alone.
+RESCORE_MOVES: dict[State, frozenset[State]] = {
+    State.FINISHED: frozenset({State.QUEUED}),
+    State.QUEUED: frozenset({State.FINISHED}),
+    State.STARTING: frozenset({State.FINISHED}),
+    State.RUNNING: frozenset({State.FINISHED}),
+    State.RECORDING: frozenset({State.FINISHED}),
+}
+
 #: MLflow's run status for each state of the run.
 MLFLOW_STATUS: dict[State, str] = {
     State.QUEUED: "SCHEDULED",
@@ -60,9 +70,9 @@ MLFLOW_STATUS: dict[State, str] = {
 }
 
 
-def predecessors(target: State) -> frozenset[State]:
+def predecessors(target: State, moves: Mapping[State, frozenset[State]] = MOVES) -> frozenset[State]:
     """The states from which a task may move to `target`."""
-    return frozenset(state for state, followers in MOVES.items() if target in followers)
+    return frozenset(state for state, followers in moves.items() if target in followers)
 
 
 def run_state(tasks: Iterable[State]) -> State:

@@ -149,6 +149,10 @@ class DimensionSource(BaseModel):
     outcome: bool = False
 
 
+#: Version of the form in which a runner writes a result.
+RESULT_PROTOCOL = 1
+
+
 class TaskResult(BaseModel):
     """One finished task."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from mlflow_lmms.request import ArgumentText, Errored, Identifier, Seeds
 
 #: Version of the worker API; the server takes this one and the one before.
-PROTOCOL = 1
+PROTOCOL = 2
 
 ArgumentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 
@@ -42,11 +42,25 @@ class ResolvedModel(BaseModel):
         return self.version is not None
 
 
+class Use(BaseModel):
+    """What an attempt used of its GPUs, as far as it is known; memory in bytes, utilisation in percent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    gpu_seconds: float = Field(0.0, ge=0)
+    peak_memory: int | None = Field(None, ge=0)
+    mean_utilisation: float | None = Field(None, ge=0)
+    energy_j: float | None = Field(None, ge=0)
+
+
 class WorkOrder(BaseModel):
-    """One part of a run, ready to be run by the box that claimed it.
+    """One part of a run, ready to be run by the box that claimed it. A field added later has a default.
 
     `primary`, `dimensions` and `errored` are the request's over its suite's; `groups` are the definitions of
     lmms-eval's groups whose members the run has (`mlflow_lmms.reading.group_scores.GroupDefinition`).
+    A rescore scores the answers of an earlier attempt again, without a model.
+    `no_progress_s` and `phase_deadlines_s` are by phase of the runner (``other``: every phase that is not named).
+    `gpu_memory` is what the part may use of its one GPU, in bytes; None: all of it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,3 +92,9 @@ class WorkOrder(BaseModel):
     dimensions: dict[str, tuple[str, ...]] = {}
     errored: Errored = Errored()
     groups: tuple[dict[str, Any], ...] = ()
+    launch: Literal["auto", "single", "data-parallel"] = "auto"
+    rescore: bool = False
+    no_progress_s: dict[str, float] = {}
+    phase_deadlines_s: dict[str, float] = {}
+    checkpoint: bool = False
+    gpu_memory: int | None = None

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from mlflow_lmms.names import escape
-from mlflow_lmms.work_order import PROTOCOL
+from mlflow_lmms.task_result import RESULT_PROTOCOL
 
 #: A text that must never reach a page unescaped.
 EVIL = "<script>alert(1)</script>"
@@ -125,7 +125,7 @@ def _result(task: str, name: str, docs: Sequence[Document], scores: Sequence[flo
         "sd": float(np.std(scores, ddof=1)),
     }
     return {
-        "protocol": PROTOCOL,
+        "protocol": RESULT_PROTOCOL,
         "task": task,
         "attempt": 1,
         "output_type": "generate_until",

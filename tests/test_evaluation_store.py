@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -25,6 +26,7 @@ from mlflow_lmms.errors import ConfigurationError, NotFoundError, UnavailableErr
 from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.retry_budget import Budget
 from mlflow_lmms.sql.migration import _config, current_revision, migrate, newest_revision
 from mlflow_lmms.sql.schema import VERSION_TABLE, Base, TaskRow
 from mlflow_lmms.states import MOVES, FailureClass, State
@@ -218,13 +220,132 @@ def test_automatic_retries_are_counted_until_a_user_retries(store: EvaluationSto
     store.add(evaluation("run", task("a")))
     for token in (1, 2):
         store.claim("run", "0", token=token, **BOX)
-        assert store.requeue("run", ["a"], automatic=True, token=token, message="lost") == ["a"]
-    assert (store.get("run").tasks[0].attempt, store.get("run").tasks[0].automatic_retries) == (3, 2)
-    assert store.get("run").tasks[0].message == "lost"
+        told = {"budget": Budget.CRASH, "message": "lost"}
+        assert store.requeue("run", ["a"], automatic=True, token=token, **told) == ["a"]
+    (one,) = store.get("run").tasks
+    assert (one.attempt, one.automatic_retries, one.retries, one.message) == (3, 2, {"crash": 2}, "lost")
+    store.claim("run", "0", token=3, **BOX)
+    store.requeue("run", ["a"], automatic=True, token=3, budget=Budget.WORKER_LOST)
+    assert store.get("run").tasks[0].retries == {"crash": 2, "worker_lost": 1}
     put(store, State.CANCELLED)
     store.requeue("run", ["a"], automatic=False)
-    assert (store.get("run").tasks[0].attempt, store.get("run").tasks[0].automatic_retries) == (4, 0)
-    assert store.get("run").tasks[0].message is None
+    (one,) = store.get("run").tasks
+    assert (one.attempt, one.automatic_retries, one.retries, one.message) == (5, 0, {}, None)
+
+
+def test_what_is_given_back_is_charged_to_nothing(store: EvaluationStore, clock: Clock) -> None:
+    store.add(evaluation("run", task("a")))
+    store.claim("run", "0", token=1, **BOX)
+    clock.now = 1050.0
+    assert store.requeue("run", ["a"], automatic=True, token=1) == ["a"]
+    (one,) = store.get("run").tasks
+    assert (one.state, one.attempt, one.automatic_retries, one.retries) == (State.QUEUED, 2, 0, {})
+    assert store.get("run").part("0").queued_at == 1050.0
+
+
+def test_a_part_remembers_that_it_ran_out_of_memory(store: EvaluationStore) -> None:
+    store.add(evaluation("run", task("a"), task("b", "1")))
+    store.claim("run", "0", token=1, **BOX)
+    store.requeue("run", ["a"], automatic=True, token=1, budget=Budget.OUT_OF_MEMORY)
+    assert [part.out_of_memory for part in store.get("run").parts] == [1, 0]
+
+
+def test_a_waiting_part_is_split_and_each_task_waits_in_one_part(store: EvaluationStore) -> None:
+    store.add(evaluation("run", *(task(name) for name in "abcd"), task("e", "1")))
+    assert store.split_part("run", "0", [["b"], ["a", "d"], ["c"]]) == ["2", "3"]
+    run = store.get("run")
+    assert {part.part: [one.task for one in run.tasks_of(part.part)] for part in run.parts} == {
+        "0": ["b"], "1": ["e"], "2": ["a", "d"], "3": ["c"],
+    }  # fmt: skip
+    assert store.claim("run", "2", token=4, **BOX) == ["a", "d"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[["a"]], [["a"], ["b"], []], [["a"], ["b", "c"]], [["a"], ["b"], ["a"]]],
+    ids=["some", "empty", "foreign", "twice"],
+)
+def test_a_part_is_split_into_its_own_tasks_or_not_at_all(store: EvaluationStore, parts: list[list[str]]) -> None:
+    store.add(evaluation("run", task("a"), task("b"), task("c", "1")))
+    before = store.get("run")
+    assert store.split_part("run", "0", parts) == []
+    assert store.get("run") == before
+
+
+def test_a_part_that_was_ever_claimed_is_not_split(store: EvaluationStore) -> None:
+    store.add(evaluation("run", task("a"), task("b")))
+    store.claim("run", "0", token=1, **BOX)
+    store.requeue("run", ["a", "b"], automatic=True, token=1)
+    assert store.split_part("run", "0", [["a"], ["b"]]) == []
+
+
+def test_of_a_claim_and_a_split_at_once_one_wins(store: EvaluationStore, url: str) -> None:
+    others = [EvaluationStore(open_database(url)) for _ in range(2)]
+    for round_ in range(10):
+        run_id = f"run{round_}"
+        store.add(evaluation(run_id))
+        moves: list[Callable[[], Any]] = [
+            partial(others[0].claim, run_id, "0", token=1, **BOX),
+            partial(others[1].split_part, run_id, "0", [["a"], ["b"]]),
+        ]
+        claimed, new = at_once(2, lambda number: moves[number]())  # noqa: B023
+        assert (claimed, new) in ((["a", "b"], []), (["a"], ["1"]))
+        assert states(store, run_id).count(State.STARTING) == len(claimed)
+    for other in others:
+        other.engine.dispose()
+
+
+def finished(store: EvaluationStore) -> None:
+    """A run of two finished tasks on a part with GPUs."""
+    parts = (PartStatus("0", 4, 0, None, None, (), None, None),)
+    store.add(evaluation("run", parts=parts))
+    store.claim("run", "0", token=1, **BOX)
+    for name, score in (("a", 0.5), ("b", 0.25)):
+        put(store, State.RECORDING, name)
+        store.move("run", [name], State.FINISHED, token=1, score=score, metric="acc", samples=8)
+
+
+def test_a_rescore_waits_in_a_part_of_its_own_without_gpus(store: EvaluationStore) -> None:
+    finished(store)
+    assert store.rescore("run", ["a"]) == ["a"]
+    assert store.rescore("run", ["a"]) == []
+    run = store.get("run")
+    (part,) = [part for part in run.parts if part.rescore]
+    assert (part.part, part.gpus, run.task("a").part, run.task("b").part) == ("1", 0, "1", "0")
+    assert (run.task("a").state, run.task("a").attempt, run.task("a").score) == (State.QUEUED, 2, 0.5)
+    assert (run.state, run.ended_at) == (State.RUNNING, None)
+    assert store.rescore("run", ["b"]) == ["b"]
+    assert store.claim("run", "1", token=2, **BOX) == ["a", "b"]
+
+
+def test_a_rescore_replaces_the_result_when_it_has_another(store: EvaluationStore) -> None:
+    finished(store)
+    store.rescore("run", ["a"])
+    store.claim("run", "1", token=2, **BOX)
+    store.move("run", ["a"], State.RUNNING, token=2)
+    store.move("run", ["a"], State.RECORDING, token=2)
+    assert store.move("run", ["a"], State.FINISHED, token=2, score=0.75) == ["a"]
+    assert (store.get("run").state, store.get("run").task("a").score) == (State.FINISHED, 0.75)
+    assert store.end_rescore("run", ["a"], "too late", token=2) == []
+    assert store.get("run").task("a").message is None
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.STARTING, State.RUNNING, State.RECORDING])
+def test_a_rescore_that_comes_to_nothing_leaves_the_result(store: EvaluationStore, state: State) -> None:
+    finished(store)
+    store.rescore("run", ["a"])
+    store.claim("run", "1", token=2, **BOX)
+    put(store, state)
+    assert store.end_rescore("run", ["a", "b"], "the judge is away", token=3) == []
+    assert store.end_rescore("run", ["a", "b"], "the judge is away", token=2) == ["a"]
+    run = store.get("run")
+    assert (run.state, run.task("a").state, run.task("a").score) == (State.FINISHED, State.FINISHED, 0.5)
+    assert (run.task("a").message, run.task("b").message) == ("the judge is away", None)
+
+
+def test_only_what_is_finished_is_rescored(store: EvaluationStore) -> None:
+    store.add(evaluation("run", *(task(state, state=state) for state in State)))
+    assert store.rescore("run", [str(state) for state in State]) == ["finished"]
 
 
 def test_a_claim_takes_what_is_queued_and_tells_who_has_it(store: EvaluationStore, clock: Clock) -> None:

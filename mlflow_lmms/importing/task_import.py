@@ -32,7 +32,7 @@ from mlflow_lmms.reading.result_warnings import ResultWarning
 from mlflow_lmms.reading.sample_facts import is_judged
 from mlflow_lmms.reading.slice_sums import DimensionSlices
 from mlflow_lmms.scrubbing import Scrubber
-from mlflow_lmms.work_order import PROTOCOL
+from mlflow_lmms.task_result import RESULT_PROTOCOL
 
 #: Told how many lines of the samples file have been read.
 Progress = Callable[[int], None]
@@ -203,7 +203,7 @@ class TaskImport:
         name = escape(entry.name)
         tokens = {**reader.usage, "samples": reader.documents} if any(reader.has_tokens) else None
         return {
-            "protocol": PROTOCOL,
+            "protocol": RESULT_PROTOCOL,
             "task": entry.name,
             "attempt": 1,
             "output_type": entry.output_type,
