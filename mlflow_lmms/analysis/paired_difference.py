@@ -131,7 +131,8 @@ def _clustered(delta: Values, clusters: NDArray[np.int64], level: float) -> tupl
     with the t distribution of one degree of freedom less than clusters.
     """
     _, member = np.unique(clusters, return_inverse=True)
-    sums, sizes = np.bincount(member, weights=delta), np.bincount(member)
+    sums = np.bincount(member, weights=delta).astype(np.float64)
+    sizes = np.bincount(member)
     count, n, mean = len(sums), len(delta), float(delta.mean())
     if count < 2:
         return float("nan"), float("nan"), 1.0, "one cluster tells nothing"

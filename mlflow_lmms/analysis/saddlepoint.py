@@ -10,6 +10,8 @@ approximations for permutation tests and confidence intervals", JRSS B 44; boots
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
@@ -115,7 +117,7 @@ def _mean_quantile(centred: Values, n: int, probability: float) -> float:
     def excess(tilt: float) -> float:
         _, exponent, variance = _tilted(centred, tilt)
         root = float(np.sign(tilt)) * (2 * n * max(exponent, 0.0)) ** 0.5
-        return root + float(np.log(tilt * (n * variance) ** 0.5 / root)) / root - wanted
+        return root + math.log(tilt * math.sqrt(n * variance) / root) / root - wanted
 
     start = wanted / n**0.5
     near, far = 0.3 * start, 2.0 * start

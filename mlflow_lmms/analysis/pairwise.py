@@ -1,0 +1,84 @@
+"""All pairs of models on one benchmark at once: differences and p-values by matrix products. Pure.
+
+The same tests as `paired_difference` makes for one pair: exact McNemar for right-or-wrong scores, sign flips for
+others, by the normal limit where there are so many documents that it is as good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from mlflow_lmms.analysis.mean_interval import is_binary
+from mlflow_lmms.analysis.saddlepoint import sign_flip_p_value
+
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: From so many documents on the normal limit of the sign-flip distribution is taken: its error is of the order 1/n.
+_NORMAL_FROM = 500
+#: A variance below this share of its terms is what rounding left of none.
+_ROUNDING = 1e-13
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """Every model against every other; matrices of shape (models, models).
+
+    `difference[i, j]` is the mean of i minus that of j over the documents that both have (NaN without any), and
+    `p_value[i, j]` its two-sided p-value (1 without any); `shared[i, j]` counts these documents.
+    """
+
+    difference: Matrix
+    p_value: Matrix
+    shared: NDArray[np.int64]
+
+
+def pairwise(scores: Matrix) -> Pairwise:
+    """Compare all pairs.
+
+    Args:
+        scores: shape (models, documents), NaN where a model has no score of a document.
+    """
+    present = np.isfinite(scores)
+    values = np.where(present, scores, 0.0)
+    # Right-or-wrong counts stay exact in single precision up to 2**24 documents, at half the time.
+    binary = is_binary(values)
+    exact: Any = np.float32 if binary and scores.shape[1] < 2**24 else np.float64
+    there: NDArray[Any] = present.astype(exact)
+    value: NDArray[Any] = values.astype(exact)
+    shared = np.rint(there @ there.T).astype(np.int64)
+    sums: Matrix = (value @ there.T).astype(np.float64)  # of i over the documents of i and j
+    with np.errstate(invalid="ignore"):
+        difference = np.where(shared > 0, (sums - sums.T) / shared, np.nan)
+    if binary:
+        wins = sums - (value @ value.T).astype(np.float64)
+        return Pairwise(difference, _mcnemar(np.rint(wins), np.rint(wins.T)), shared)
+    return Pairwise(difference, _sign_flips(values, present, sums, shared), shared)
+
+
+def _mcnemar(wins: Matrix, losses: Matrix) -> Matrix:
+    """Two-sided exact binomial test of each pair of counts."""
+    differing = wins + losses
+    with np.errstate(invalid="ignore"):
+        tail = special.bdtr(np.minimum(wins, losses), differing.astype(np.int64), 0.5)
+    return np.where(differing > 0, np.minimum(1.0, 2 * tail), 1.0)
+
+
+def _sign_flips(values: Matrix, present: Mask, sums: Matrix, shared: NDArray[np.int64]) -> Matrix:
+    weights = present.astype(np.float64)
+    squares = (values * values) @ weights.T
+    total = np.abs(sums - sums.T)
+    terms = squares + squares.T
+    variance = terms - 2 * (values @ values.T)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_value = np.where(variance > _ROUNDING * terms, 2 * special.ndtr(-total / np.sqrt(variance)), 1.0)
+    for one, other in zip(*np.nonzero(np.triu((shared > 0) & (shared < _NORMAL_FROM), 1)), strict=True):
+        both = present[one] & present[other]
+        p_value[one, other] = p_value[other, one] = sign_flip_p_value(values[one, both] - values[other, both])
+    np.fill_diagonal(p_value, 1.0)
+    return np.asarray(p_value)
