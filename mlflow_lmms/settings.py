@@ -60,6 +60,13 @@ class Settings(BaseModel):
     environments: dict[str, str] = Field(
         default_factory=dict, description="evaluation environments of this box: NAME=PYTHON, comma separated"
     )
+    labels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=-]{0,63}$")], ...] = Field(
+        (), description="words about this box that an evaluation may ask for, comma separated"
+    )
+    share_gpus: bool = Field(False, description="whether evaluations may share a GPU of this box, each with its memory")
+    device_format: Literal["uuid", "index"] = Field(
+        "uuid", description="how GPUs are named to evaluations; `index` for libraries that expect numbers"
+    )
     lease_ttl_s: float = Field(15.0, ge=2, le=300, description="seconds after which a silent worker loses its work")
     stop_grace_s: float = Field(5.0, ge=0, le=120, description="seconds between SIGTERM and SIGKILL of an evaluation")
     warm_start: bool = Field(
