@@ -45,6 +45,7 @@ class ModelTag:
     PARENT_RUN = "lmms.parent_run"
     STEP = "lmms.step"
     GPUS = "lmms.gpus"
+    GPU_MEMORY = "lmms.gpu_memory_gb"
     CHECKPOINT = "lmms.checkpoint"
     LOGGED_MODEL = "lmms.logged_model"
 
@@ -67,6 +68,7 @@ class ModelDescription(BaseModel):
     environment: str | None = None
     parent_run: str | None = None
     gpus: int | None = None
+    gpu_memory_gb: float | None = None
 
 
 def register_model(client: MlflowClient, name: str, description: ModelDescription) -> ModelVersion:
@@ -107,6 +109,7 @@ def _tags(description: ModelDescription) -> dict[str, str]:
         ModelTag.PARENT_RUN: description.parent_run,
         ModelTag.STEP: description.step,
         ModelTag.GPUS: description.gpus,
+        ModelTag.GPU_MEMORY: description.gpu_memory_gb,
         ModelTag.CHECKPOINT: description.checkpoint.absolute() if description.checkpoint is not None else None,
     }
     return {key: str(value) for key, value in values.items() if value not in (None, "")}
@@ -188,7 +191,19 @@ def _registered(version: ModelVersion, request: EvaluationRequest) -> ResolvedMo
         parent_run_id=version.tags.get(ModelTag.PARENT_RUN),
         logged_model_id=version.tags.get(ModelTag.LOGGED_MODEL),
         content=version.tags.get(ModelTag.CONTENT) or version.tags.get(ModelTag.REVISION),
+        parameters=int(_number(version.tags.get(ModelTag.PARAMETERS)) or 0) or None,
+        dtype=version.tags.get(ModelTag.DTYPE),
+        gpu_memory_gb=_number(version.tags.get(ModelTag.GPU_MEMORY)),
     )
+
+
+def _number(text: str | None) -> float | None:
+    """A tag that somebody may have written by hand; what is no positive number says nothing."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
 
 
 def _unregistered(request: EvaluationRequest) -> ResolvedModel:

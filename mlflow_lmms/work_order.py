@@ -18,7 +18,8 @@ class ResolvedModel(BaseModel):
     """A model as lmms-eval is to load it.
 
     `artifact_uri` is set for a registered version with files of its own: the worker downloads it and puts the
-    path into the argument named `artifact_argument`.
+    path into the argument named `artifact_argument`. `parameters`, `dtype` and `gpu_memory_gb` (on each GPU) are what
+    its tags say of its size.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,6 +36,9 @@ class ResolvedModel(BaseModel):
     logged_model_id: str | None = None
     content: str | None = None
     environment: Identifier | None = None
+    parameters: int | None = None
+    dtype: str | None = None
+    gpu_memory_gb: float | None = None
 
     @property
     def registered(self) -> bool:

@@ -30,7 +30,7 @@ class EvaluationRow(Base):
     run_id: Mapped[str] = mapped_column(_RUN_ID, primary_key=True)
     experiment_id: Mapped[str] = mapped_column(_RUN_ID, index=True)
     name: Mapped[str] = mapped_column(String(500))
-    model: Mapped[str] = mapped_column(String(500))
+    model: Mapped[str] = mapped_column(String(500), index=True)
     suite: Mapped[str] = mapped_column(_NAME)
     request: Mapped[str] = mapped_column(Text)
     resolved: Mapped[str] = mapped_column(Text)
@@ -68,7 +68,10 @@ class TaskRow(Base):
     """One task of a run: state, attempts, and what is known of its failure or result."""
 
     __tablename__ = "lmms_evaluation_tasks"
-    __table_args__ = (Index("ix_lmms_evaluation_tasks_state", "state"),)
+    __table_args__ = (
+        Index("ix_lmms_evaluation_tasks_state", "state"),
+        Index("ix_lmms_evaluation_tasks_task", "task", "ended_at"),
+    )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("lmms_evaluations.run_id", ondelete="CASCADE"), primary_key=True)
     task: Mapped[str] = mapped_column(_NAME, primary_key=True)

@@ -16,6 +16,8 @@ def upgrade() -> None:
     _create_boxes_and_quotas()
     _create_part_attempts()
     op.add_column("lmms_evaluation_tasks", sa.Column("retries", sa.Text(), server_default="{}", nullable=False))
+    op.create_index("ix_lmms_evaluation_tasks_task", "lmms_evaluation_tasks", ["task", "ended_at"], unique=False)
+    op.create_index("ix_lmms_evaluations_model", "lmms_evaluations", ["model"], unique=False)
     parts = "lmms_evaluation_parts"
     op.add_column(parts, sa.Column("queued_at", sa.Float(), nullable=True))
     op.add_column(parts, sa.Column("rescore", sa.Boolean(), server_default=sa.false(), nullable=False))
@@ -73,6 +75,8 @@ def _create_part_attempts() -> None:
 
 def downgrade() -> None:
     """Take this revision back."""
+    op.drop_index("ix_lmms_evaluations_model", "lmms_evaluations")
+    op.drop_index("ix_lmms_evaluation_tasks_task", "lmms_evaluation_tasks")
     with op.batch_alter_table("lmms_evaluation_parts", schema=None) as batch_op:
         for column in ("out_of_memory", "rescore", "queued_at"):
             batch_op.drop_column(column)
