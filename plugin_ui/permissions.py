@@ -25,16 +25,17 @@ _AUTH_ON = "LMMS_AUTH_ON"
 
 
 class Permission(StrEnum):
-    """What a view needs. READ, EDIT and MANAGE are of the experiment that the request is about."""
+    """What a view needs. READ, EDIT and MANAGE are of the experiment that the request is about, ADMIN of MLflow."""
 
     ANYONE = "anyone"
     SIGNED_IN = "signed in"
     READ = "read"
     EDIT = "edit"
     MANAGE = "manage"
+    ADMIN = "admin"
 
 
-ANYONE, SIGNED_IN, READ, EDIT, MANAGE = Permission
+ANYONE, SIGNED_IN, READ, EDIT, MANAGE, ADMIN = Permission
 
 _ACTIONS = {READ: "read", EDIT: "update", MANAGE: "manage"}
 
@@ -124,6 +125,17 @@ def require_run(permission: Permission, run_id: str) -> str:
     return experiment_id
 
 
+def require_admin() -> None:
+    """Go on only for an administrator; without authentication everybody is one.
+
+    Raises:
+        NotAllowedError: the caller is none.
+    """
+    who = caller()
+    if not who.is_admin:
+        raise NotAllowedError(f"this changes the fleet for everybody, and user {who.username} is no administrator")
+
+
 def require_new_experiment(name: str) -> None:
     """Go on only when the caller may make a new experiment.
 
@@ -167,6 +179,8 @@ def requires(
     def declare(view: View) -> View:
         @functools.wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Any:
+            if permission is ADMIN:
+                require_admin()
             if run is not None:
                 require_run(permission, kwargs[run])
             if experiment is not None:

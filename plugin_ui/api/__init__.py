@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from plugin_ui.api import evaluations, results, runs, suites, system, worker
+from plugin_ui.api import evaluations, fleet, results, runs, suites, system, worker
 
 blueprint = Blueprint("lmms_api", __name__, url_prefix="/lmms/api/v1")
 
@@ -20,6 +20,7 @@ for _method, _path, _view in (
     ("GET", "/evaluations/<run_id>", evaluations.read),
     ("POST", "/evaluations/<run_id>/cancel", evaluations.cancel),
     ("POST", "/evaluations/<run_id>/retry", evaluations.retry),
+    ("POST", "/evaluations/<run_id>/rescore", evaluations.rescore),
     ("GET", "/evaluations/<run_id>/log", results.read_log),
     ("GET", "/evaluations/<run_id>/artifacts/<path:path>", results.read_artifact),
     ("GET", _SAMPLES, results.samples),
@@ -34,7 +35,14 @@ for _method, _path, _view in (
     ("GET", "/suites/<name>/yaml", suites.suite_yaml),
     ("GET", "/tasks", system.search_tasks),
     ("GET", "/models", system.models),
-    ("GET", "/fleet", system.fleet),
+    ("GET", "/fleet", fleet.read),
+    ("POST", "/fleet/boxes/<box>/<any(pause, drain, resume):change>", fleet.change_box),
+    ("DELETE", "/fleet/boxes/<box>", fleet.forget_box),
+    ("GET", "/fleet/use", fleet.use),
+    ("GET", "/fleet/quotas", fleet.quotas),
+    ("PUT", "/fleet/quotas", fleet.put_default_quota),
+    ("PUT", "/fleet/quotas/<user>", fleet.put_quota),
+    ("DELETE", "/fleet/quotas/<user>", fleet.drop_quota),
     ("GET", "/health", system.health),
     ("POST", "/worker/claim", worker.claim),
     ("POST", "/worker/started", worker.started),

@@ -1,16 +1,17 @@
-"""``/evaluations``: submit, list, look at, cancel, retry."""
+"""``/evaluations``: submit, list, look at, cancel, retry, rescore."""
 
 from __future__ import annotations
 
 from flask import jsonify, request, url_for
 from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict
 
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_json import evaluation_json
-from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.request import EvaluationRequest, TaskName
 from mlflow_lmms.states import State
-from plugin_ui.api.parsing import json_object, seconds, whole_number
+from plugin_ui.api.parsing import json_object, parse_body, seconds, whole_number
 from plugin_ui.narrowing import narrowed, parse_state
 from plugin_ui.permissions import EDIT, READ, readable_experiments, requires
 from plugin_ui.queue_places import queue_places
@@ -59,6 +60,22 @@ def cancel(run_id: str) -> ResponseReturnValue:
 def retry(run_id: str) -> ResponseReturnValue:
     """Queue what failed or was cancelled again."""
     tasks = services().lifecycle.retry(run_id)
+    return jsonify({"run_id": run_id, "tasks": tasks})
+
+
+class Rescore(BaseModel):
+    """Which tasks to score again; none named: every finished one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: tuple[TaskName, ...] = ()
+
+
+@requires(EDIT, run="run_id")
+def rescore(run_id: str) -> ResponseReturnValue:
+    """Score finished tasks again from their stored answers."""
+    asked = parse_body(Rescore)
+    tasks = services().lifecycle.rescore(run_id, asked.tasks or None)
     return jsonify({"run_id": run_id, "tasks": tasks})
 
 

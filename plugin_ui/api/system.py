@@ -1,10 +1,9 @@
-"""What there is to evaluate and to evaluate with: tasks, models, the fleet, the health of the server's parts."""
+"""What there is to evaluate: tasks and models; and the health of the server's parts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,11 +13,10 @@ from mlflow.entities.model_registry import ModelVersion
 
 from mlflow_lmms.catalogue import Catalogue, CatalogueTask
 from mlflow_lmms.errors import UnavailableError
-from mlflow_lmms.evaluation_queue import split_job_id
 from mlflow_lmms.registry import ModelTag
 from mlflow_lmms.work_order import PROTOCOL
 from plugin_ui.api.parsing import whole_number
-from plugin_ui.permissions import READ, SIGNED_IN, readable_experiments, requires
+from plugin_ui.permissions import SIGNED_IN, requires
 from plugin_ui.readable_models import readable_models
 from plugin_ui.services import services
 
@@ -90,30 +88,6 @@ def _arguments(found: ModelVersion) -> dict[str, Any]:
     except (ValueError, RecursionError):  # a tag is whatever its owner wrote; one bad one must not hide all models
         return {}
     return arguments if isinstance(arguments, dict) else {}
-
-
-@requires(READ)
-def fleet() -> ResponseReturnValue:
-    """Boxes, what they work on, and the queue; runs that the caller may not read have no id here."""
-    core = services()
-    readable = readable_experiments()
-    known = {e.run_id for e in core.store.unfinished() if readable is None or e.experiment_id in readable}
-
-    def run_of(job: str) -> str | None:
-        run_id = split_job_id(job)[0]
-        return run_id if run_id in known else None
-
-    leases = [
-        {"run_id": run_of(job), **{k: v for k, v in asdict(lease).items() if k not in ("job_id", "token")}}
-        for job, lease in core.queue.leases().items()
-    ]
-    return jsonify(
-        {
-            "boxes": [asdict(box) for box in core.queue.boxes()],
-            "leases": leases,
-            "queue": [{"run_id": run_of(job)} for job in core.queue.queued()],
-        }
-    )
 
 
 @requires(SIGNED_IN)
