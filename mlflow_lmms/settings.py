@@ -63,7 +63,7 @@ class Settings(BaseModel):
     labels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=-]{0,63}$")], ...] = Field(
         (), description="words about this box that an evaluation may ask for, comma separated"
     )
-    share_gpus: bool = Field(False, description="whether evaluations may share a GPU of this box, each with its memory")
+    share_gpus: bool = Field(False, description="whether evaluations may share a GPU of this box by memory")
     device_format: Literal["uuid", "index"] = Field(
         "uuid", description="how GPUs are named to evaluations; `index` for libraries that expect numbers"
     )
