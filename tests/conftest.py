@@ -18,6 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from fleet_boxes import open_claims
 
 from mlflow_lmms.redis_server import EmbeddedRedis
 
@@ -66,6 +67,7 @@ def empty_valkey(valkey: str) -> Iterator[str]:
     """The session's queue server with nothing in it."""
     with redis.Redis.from_url(valkey) as connection:
         connection.flushall()
+        open_claims(connection)
         yield valkey
         connection.flushall()
 

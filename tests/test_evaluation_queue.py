@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from fleet_boxes import announce
 from hypothesis import given
 from hypothesis import strategies as st
 from rq.job import Job, JobStatus
@@ -82,6 +83,7 @@ def test_a_part_is_queued_once(queue: EvaluationQueue) -> None:
 
 def test_a_part_that_is_worked_on_is_not_queued(queue: EvaluationQueue, connection: redis.Redis) -> None:
     book = LeaseBook(connection, 15)
+    announce(connection, SLOT.box, cpu_slots=100)
     queue.enqueue("run", "0", "normal", 0)
     claim = book.claim(SLOT)
     assert claim is not None
@@ -99,6 +101,7 @@ def test_enqueuing_at_once_leaves_one_job_that_can_be_claimed_once(
 ) -> None:
     queues = [EvaluationQueue(empty_valkey) for _ in range(4)]
     book = LeaseBook(connection, 15)
+    announce(connection, SLOT.box, cpu_slots=100)
     for round_ in range(10):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda queue: queue.enqueue(f"run{round_}", "0", "normal", 0), queues))  # noqa: B023
@@ -121,6 +124,7 @@ def test_a_claimed_part_is_left_to_its_worker(
     queue: EvaluationQueue, connection: redis.Redis, fetch: Callable[[str], Job]
 ) -> None:
     queue.enqueue("run", "0", "normal", 0)
+    announce(connection, SLOT.box, cpu_slots=100)
     LeaseBook(connection, 15).claim(SLOT)
     queue.remove("run", "0")
     assert fetch("run-0").args == ["run", "0"]
@@ -128,8 +132,9 @@ def test_a_claimed_part_is_left_to_its_worker(
 
 def test_leases_are_seen_until_they_expire(queue: EvaluationQueue, connection: redis.Redis) -> None:
     book = LeaseBook(connection, 15)
+    announce(connection, "gpu7", ["GPU-a", "GPU-b"])
     queue.enqueue("run", "0", "normal", 1)
-    claim = book.claim(Slot("gpu7", "gpu7.0", 1, ("GPU-a", "GPU-b")))
+    claim = book.claim(Slot("gpu7", "gpu7.0", with_gpus=True))
     assert claim is not None
     lease = queue.leases()["run-0"]
     assert (lease.box, lease.slot, lease.gpus, lease.token) == ("gpu7", "gpu7.0", ("GPU-a",), claim.token)

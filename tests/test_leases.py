@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from fleet_boxes import announce, open_claims
 
 from mlflow_lmms.evaluation_queue import CANCEL_KEY, FENCE_KEY, LEASES_KEY, EvaluationQueue
 from worker.leases import Claim, LeaseBook, Renewal, Slot
 
 CPU = Slot("box", "box.cpu0")
 GPUS = tuple(f"GPU-{letter * 4}" for letter in "abcd")
-GPU = Slot("box", "box.gpu0", 1, GPUS)
+GPU = Slot("box", "box.gpu0", with_gpus=True)
 
 
 @pytest.fixture
 def connection(empty_valkey: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(empty_valkey) as connection:
+        announce(connection, "box", GPUS, cpu_slots=100)
+        announce(connection, "other", GPUS)
         yield connection
 
 
@@ -61,7 +60,7 @@ def test_a_claim_takes_the_first_job_that_fits_by_priority(queue: EvaluationQueu
 def test_a_lease_says_who_has_what_and_tokens_grow(queue: EvaluationQueue, book: LeaseBook) -> None:
     for run in ("a", "b"):
         queue.enqueue(run, "p0", "normal", 1)
-    first, second = claim(book, GPU), claim(book, Slot("box", "box.gpu1", 1, GPUS))
+    first, second = claim(book, GPU), claim(book, Slot("box", "box.gpu1", with_gpus=True))
     assert (first.gpus, second.gpus) == (GPUS[:1], GPUS[1:2])
     assert second.token > first.token
     lease = queue.leases()["a-p0"]
@@ -73,11 +72,11 @@ def test_another_box_has_its_own_gpus(queue: EvaluationQueue, book: LeaseBook) -
     for run in ("a", "b"):
         queue.enqueue(run, "p0", "normal", 4)
     assert claim(book, GPU).gpus == GPUS
-    assert book.claim(Slot("box", "box.gpu1", 1, GPUS)) is None
-    assert claim(book, Slot("other", "other.gpu0", 1, GPUS)).gpus == GPUS
+    assert book.claim(Slot("box", "box.gpu1", with_gpus=True)) is None
+    assert claim(book, Slot("other", "other.gpu0", with_gpus=True)).gpus == GPUS
 
 
-def test_two_slots_never_get_the_same_job(queue: EvaluationQueue, empty_valkey: str) -> None:
+def test_two_slots_never_get_the_same_job(queue: EvaluationQueue, connection: redis.Redis, empty_valkey: str) -> None:
     jobs = 60
     for number in range(jobs):
         queue.enqueue(f"r{number}", "p0", "normal", 0)
@@ -106,11 +105,11 @@ def test_a_stale_token_neither_renews_nor_releases(
     expire(connection, "a-p0")
     assert book.drop_expired(book.all()[0])
     new = claim(book, Slot("box", "box.cpu1"))
-    assert book.renew(old) is Renewal.LOST
+    assert book.renew(old).answer is Renewal.LOST
     book.finish(old)
     book.release(old.job_id, old.token)
     assert queue.leases()["a-p0"].token == new.token
-    assert book.renew(new) is Renewal.KEPT
+    assert book.renew(new).answer is Renewal.KEPT
     book.release(new.job_id, new.token)
     assert queue.queued() == ["a-p0"], "the late worker's `finish` counted"
 
@@ -123,8 +122,8 @@ def test_a_live_lease_is_not_swept_and_an_expired_one_goes_back_to_the_front(
     claim(book, CPU)
     assert not book.drop_expired(book.all()[0])
     expire(connection, "a-p0")
-    assert book.claim(Slot("box", "x", 0)) is not None
-    assert book.claim(Slot("box", "y", 0)) is None, "an expired lease that was not swept yet holds its job"
+    assert book.claim(Slot("box", "x")) is not None
+    assert book.claim(Slot("box", "y")) is None, "an expired lease that was not swept yet holds its job"
     expired = next(lease for lease in book.all() if lease.expires_at <= book.now())
     assert book.drop_expired(expired)
     assert queue.queued() == ["a-p0"]
@@ -154,7 +153,7 @@ def test_a_run_to_be_cancelled_is_not_claimed_and_its_owner_is_told(
     queue.enqueue("b", "p0", "normal", 0)
     for run in ("a", "b"):
         queue.ask_cancel(run)
-    assert book.renew(owned) is Renewal.CANCEL
+    assert book.renew(owned).answer is Renewal.CANCEL
     assert book.claim(CPU) is None
     connection.delete(CANCEL_KEY)
     assert claim(book, CPU).job_id == "b-p0"
@@ -166,8 +165,10 @@ def test_a_lease_that_redis_forgot_is_written_again(
     queue.enqueue("a", "p0", "normal", 1)
     owned = claim(book, GPU)
     connection.flushall()
+    announce(connection, "box", GPUS)
+    open_claims(connection)
     queue.enqueue("a", "p0", "normal", 1)
-    assert book.renew(owned) is Renewal.KEPT
+    assert book.renew(owned).answer is Renewal.KEPT
     assert queue.leases()["a-p0"].gpus == owned.gpus
     assert queue.queued() == []
     queue.enqueue("b", "p0", "normal", 1)
@@ -200,100 +201,3 @@ def test_a_job_with_results_on_the_box_comes_first_if_it_waits_and_fits(
     assert claimed is not None
     assert claimed.job_id == "b-p0"
     assert claim(book, GPU).job_id == "a-p0"
-
-
-class Fleet(RuleBasedStateMachine):
-    """Two boxes with four GPUs each, several slots, and leases that come, stay, end and expire in any order."""
-
-    url = ""
-
-    @initialize()
-    def start(self) -> None:
-        self.redis = redis.Redis.from_url(self.url)
-        self.redis.flushall()
-        self.queue = EvaluationQueue(self.url)
-        self.book = LeaseBook(self.redis, 60)
-        self.held: dict[str, Claim] = {}
-        self.lost: list[Claim] = []
-        self.ended: set[str] = set()
-        self.jobs: dict[str, int] = {}
-        self.newest = 0
-
-    @rule(gpus=st.integers(0, 5), priority=st.sampled_from(["high", "normal", "low"]))
-    def submit(self, gpus: int, priority: str) -> None:
-        run = f"run{len(self.jobs)}"
-        self.jobs[f"{run}-p0"] = gpus
-        self.queue.enqueue(run, "p0", priority, gpus)
-
-    @rule(box=st.sampled_from(["one", "two"]), number=st.integers(0, 3), cpu=st.booleans())
-    def claim(self, box: str, number: int, cpu: bool) -> None:
-        slot = Slot(box, f"{box}.{cpu}.{number}", 0 if cpu else 1, () if cpu else GPUS)
-        claimed = self.book.claim(slot)
-        if claimed is None:
-            return
-        need = self.jobs[claimed.job_id]
-        assert len(claimed.gpus) == need, "all or nothing"
-        assert cpu == (need == 0)
-        assert claimed.token > self.newest, "tokens grow"
-        assert claimed.job_id not in self.held, "the job is somebody else's"
-        self.newest = claimed.token
-        self.held[claimed.job_id] = claimed
-
-    def _some(self, data: Any) -> Claim | None:
-        return self.held[data.draw(st.sampled_from(sorted(self.held)))] if self.held else None
-
-    @rule(data=st.data(), done=st.booleans())
-    def release(self, data: Any, done: bool) -> None:
-        if (chosen := self._some(data)) is not None:
-            if done:
-                self.book.finish(chosen)
-                self.ended.add(chosen.job_id)
-            self.book.release(chosen.job_id, chosen.token)
-            self.lost.append(self.held.pop(chosen.job_id))
-
-    @rule(data=st.data())
-    def renew(self, data: Any) -> None:
-        if (chosen := self._some(data)) is not None:
-            assert self.book.renew(chosen) is Renewal.KEPT
-
-    @rule(data=st.data())
-    def expire(self, data: Any) -> None:
-        if (chosen := self._some(data)) is not None:
-            expire(self.redis, chosen.job_id)
-            lease = next(lease for lease in self.book.all() if lease.job_id == chosen.job_id)
-            assert self.book.drop_expired(lease)
-            self.lost.append(self.held.pop(chosen.job_id))
-
-    @rule()
-    def the_losers_come_back(self) -> None:
-        for loser in self.lost:
-            self.book.release(loser.job_id, loser.token)
-            if loser.job_id in self.held:
-                assert self.book.renew(loser) is Renewal.LOST
-
-    @invariant()
-    def nothing_is_given_twice_or_lost(self) -> None:
-        if not hasattr(self, "held"):
-            return
-        leases = self.book.all()
-        assert {lease.job_id: lease.token for lease in leases} == {k: c.token for k, c in self.held.items()}
-        taken = [(lease.box, gpu) for lease in leases for gpu in lease.gpus]
-        assert len(taken) == len(set(taken)), "a GPU is leased twice"
-        waiting = self.queue.queued()
-        assert len(waiting) == len(set(waiting))
-        assert set(waiting) | set(self.held) | self.ended == set(self.jobs)
-        assert not set(waiting) & set(self.held)
-
-    def teardown(self) -> None:
-        if hasattr(self, "redis"):
-            self.redis.close()
-
-
-def test_no_gpu_is_oversubscribed_and_no_job_is_lost_in_any_order_of_events(empty_valkey: str) -> None:
-    Fleet.url = empty_valkey
-    run_state_machine_as_test(
-        Fleet,
-        settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
+from fleet_boxes import announce
 from warm_box import Box, until
 
 import worker
@@ -207,6 +209,8 @@ def slot(empty_valkey: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[b
     assert process.stdin is not None
     with process.stdin:
         process.stdin.write(slot_input(Slot("b", "b.cpu0"), settings, exit_when_idle=False))
+    with redis.Redis.from_url(empty_valkey) as connection:
+        announce(connection, "b")
     yield process, EvaluationQueue(empty_valkey)
     process.kill()
     process.wait()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 import requests
+from fleet_boxes import announce
 
 from mlflow_lmms.errors import ConflictError, InvalidRequestError, StaleTokenError, UnavailableError
 from mlflow_lmms.evaluation_queue import EvaluationQueue, job_id
@@ -445,6 +446,7 @@ def test_a_claim_that_the_server_refuses(world: World, trouble: Exception, queue
     with redis.Redis.from_url(world.url) as connection:
         book = LeaseBook(connection, 15)
         queue = EvaluationQueue(world.url)
+        announce(connection, "b")
         queue.enqueue(RUN, "p0", "normal", 0)
         claim = book.claim(Slot("b", "b.cpu0"))
         assert claim is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from fleet_boxes import announce
 from rq.command import send_stop_job_command
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
@@ -53,6 +54,7 @@ class Bench:
             data_folder=self.folder, redis_url=self.url, lease_ttl_s=TTL_S, stop_grace_s=0.2, box="b"
         )
         self.redis: redis.Redis = redis.Redis.from_url(self.url)
+        announce(self.redis, "b")
         self.queue = EvaluationQueue(self.url)
         self.marks: set[str] = set()
 
@@ -122,6 +124,7 @@ def test_an_evil_job_is_refused_and_the_next_one_runs(bench: Bench) -> None:
     for number, data in enumerate(forged):
         key = f"{evil}{number}"
         bench.redis.hset(f"rq:job:{key}", mapping={"data": json.dumps(data), "origin": "lmms-normal"})
+        bench.redis.hset(f"lmms:need:{key}", "gpus", 0)
         bench.redis.rpush("rq:queue:lmms-normal", key)
     after = bench.submit("quick")
     bench.start()

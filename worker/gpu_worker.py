@@ -160,6 +160,7 @@ class GpuWorker(Worker):
             self.settings.lease_ttl_s,
             since=self._claimed_at,
             on_cancel=lambda: self._ask(StopReason.CANCEL),
+            on_give_back=lambda: self._ask(StopReason.GIVE_BACK),
             on_lost=lambda why: self._kill(claim, why),
         )
         keeper.start()
@@ -170,8 +171,8 @@ class GpuWorker(Worker):
         finally:
             self._leave_nothing(claim)
             keeper.stop()
-            self._asked = None  # not before: a request may have come between claim and fork
-            self._release(claim)
+            asked, self._asked = self._asked, None  # not before: one may have come between claim and fork
+            self._release(claim, asked)
             if self.warm is not None and not self._stop_requested:
                 self.warm.tend()
 
@@ -264,9 +265,9 @@ class GpuWorker(Worker):
         kill_all(claim.mark)
         self._claim = None
 
-    def _release(self, claim: Claim) -> None:
+    def _release(self, claim: Claim, asked: StopReason | None) -> None:
         try:
-            came_back = self.book.release(claim.job_id, claim.token)
+            came_back = self.book.release(claim.job_id, claim.token) and asked is not StopReason.GIVE_BACK
             # A job that never gets anywhere must not spin; another slot may have more luck with it.
             self._losses = self._losses + 1 if came_back else 0
             self._rest_until = time.monotonic() + min(0.25 * 2**self._losses, _LONGEST_PAUSE_S) * came_back

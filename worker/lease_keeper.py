@@ -1,4 +1,5 @@
-"""Keeps a lease alive while its part runs, and tells the slot to stop when the lease is lost or the run cancelled.
+"""Keeps a lease alive while its part runs, and tells the slot to stop when the lease is lost, the run cancelled or
+the box drained.
 
 It has a connection of its own with a short time limit: RQ's shared one may hang for minutes. When no renewal has
 succeeded for 0.8 of the TTL by this machine's own clock, the part is stopped before anybody else can be given it.
@@ -10,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import redis
 from redis.backoff import NoBackoff
@@ -35,6 +37,7 @@ class LeaseKeeper(threading.Thread):
         *,
         since: float,
         on_cancel: Callable[[], None],
+        on_give_back: Callable[[], None],
         on_lost: Callable[[str], None],
     ) -> None:
         """Prepare; `since` is the monotonic time before the claim was sent, from which its TTL counts."""
@@ -44,14 +47,13 @@ class LeaseKeeper(threading.Thread):
         self._time_limit_s = min(2.0, ttl_s / 8)
         self._redis = own_connection(connection, self._time_limit_s)
         self._book = LeaseBook(self._redis, ttl_s)
-        self._on_cancel = on_cancel
+        self._on_stop = {Renewal.CANCEL: on_cancel, Renewal.GIVE_BACK: on_give_back}
         self._on_lost = on_lost
         self._stopped = threading.Event()
         self._fence_at = since + _FENCE_AT * ttl_s
 
     def run(self) -> None:
         """Renew until stopped, lost or fenced."""
-        told = False
         while not self._stopped.wait(min(_RENEW_EVERY_S, self._ttl_s / 10)):
             now = time.monotonic()
             if now + self._time_limit_s > self._fence_at:
@@ -64,13 +66,13 @@ class LeaseKeeper(threading.Thread):
                 return
             if answer is not None:
                 self._fence_at = now + _FENCE_AT * self._ttl_s
-            if answer is Renewal.CANCEL and not told:
-                told = True
-                self._on_cancel()
+                self._on_stop.pop(answer, _nothing)()
 
     def _renewed(self) -> Renewal | None:
         try:
-            return self._book.renew(self._claim)
+            answer, delivering = self._book.renew(self._claim)
+            self._claim = replace(self._claim, delivering=delivering)
+            return answer
         except redis.RedisError as error:
             logger.warning("the lease of %s could not be renewed: %s", self._claim.job_id, error)
             return None
@@ -81,6 +83,10 @@ class LeaseKeeper(threading.Thread):
         if self.is_alive():
             self.join()
         self._redis.close()
+
+
+def _nothing() -> None:
+    """Nobody is to be told, or was told before."""
 
 
 def own_connection(connection: redis.Redis, time_limit_s: float) -> redis.Redis:

@@ -7,35 +7,48 @@ It runs out after its TTL unless it is renewed, by the clock of Redis. What a jo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from rq.defaults import RQ_KEY_PREFIX
 
-from mlflow_lmms.evaluation_queue import CANCEL_KEY, FENCE_KEY, LEASES_KEY, QUEUES, Lease, lease_key
+from mlflow_lmms.evaluation_queue import Lease
+from mlflow_lmms.planner.plan import DEFAULT
+from mlflow_lmms.queue_keys import (
+    LEASES_KEY,
+    PLAN_FRESH_S,
+    QUARANTINE_S,
+    WAKE_CHANNEL,
+    lease_key,
+    quarantine_key,
+)
 from worker import lease_scripts
 
-_QUEUE_KEYS = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in QUEUES]
-_KEYS = [LEASES_KEY, FENCE_KEY, CANCEL_KEY, *_QUEUE_KEYS]
+_KEYS = lease_scripts.KEYS
 _JOB_PREFIX = f"{RQ_KEY_PREFIX}:job:"
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place on a box where one part at a time runs; `gpus` are the GPUs that it may choose from."""
+    """A place on a box where one part at a time runs: one that needs GPUs, or one that needs none.
+
+    What the box has is told by its announcement alone (`mlflow_lmms.queue_keys.BoxReport`).
+    """
 
     box: str
     name: str
-    fewest_gpus: int = 0
-    gpus: tuple[str, ...] = ()
+    with_gpus: bool = False
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that a slot has claimed, with its token and GPUs."""
+    """A job that a slot has claimed, with its token and GPUs, and all else that its lease holds.
+
+    `memory` is what it has of its one GPU, none: all of its GPUs.
+    """
 
     job_id: str
     queue_key: str
@@ -43,6 +56,11 @@ class Claim:
     gpus: tuple[str, ...]
     box: str
     slot: str
+    memory: int | None = None
+    user: str = ""
+    estimated_s: float | None = None
+    since: float = 0.0
+    delivering: bool = False
 
     @property
     def mark(self) -> str:
@@ -56,6 +74,14 @@ class Renewal(IntEnum):
     LOST = 0
     KEPT = 1
     CANCEL = 2
+    GIVE_BACK = 3
+
+
+class Renewed(NamedTuple):
+    """Answer to the renewal of a lease, and whether the lease has given its GPUs back meanwhile."""
+
+    answer: Renewal
+    delivering: bool
 
 
 def mark(job_id: str, token: int) -> str:
@@ -73,36 +99,55 @@ class LeaseBook:
         self._renew = connection.register_script(lease_scripts.RENEW)
         self._release = connection.register_script(lease_scripts.RELEASE)
         self._finish = connection.register_script(lease_scripts.FINISH)
+        self._free_gpus = connection.register_script(lease_scripts.FREE_GPUS)
         self._raise_fence = connection.register_script(lease_scripts.RAISE_FENCE)
 
     def claim(self, slot: Slot, first: Sequence[str] = ()) -> Claim | None:
-        """Claim the first waiting job that fits the slot, with the GPUs that it needs; None: there is none.
+        """Claim the job that the plan has for the box, or without a plan the first that fits; None: there is none.
 
         Args:
-            first: jobs that come before all others, because results of them lie on this box.
+            first: jobs that come before all others when there is no plan, because results of them lie on this box.
         """
-        wanted = (slot.fewest_gpus, len(slot.gpus), json.dumps(slot.gpus))
-        arguments = (slot.box, slot.name, *wanted, self.ttl_s, _JOB_PREFIX, json.dumps(list(first)))
-        return _claim(self._claim(_KEYS, arguments), slot)
+        answer: Any = self._claim(
+            _KEYS,
+            [
+                *(slot.box, slot.name, int(slot.with_gpus), self.ttl_s, _JOB_PREFIX, json.dumps(list(first))),
+                *(DEFAULT.foreign_memory, PLAN_FRESH_S),
+            ],
+        )
+        return _claimed(answer, slot)
 
-    def renew(self, claim: Claim) -> Renewal:
+    def renew(self, claim: Claim) -> Renewed:
         """Keep the lease for another TTL. Never call it later than a TTL after the last time, or after `release`."""
-        holder = [claim.box, claim.slot, json.dumps(claim.gpus), claim.queue_key]
-        answer: Any = self._renew(_KEYS, [claim.job_id, claim.token, self.ttl_s, *holder])
-        return Renewal(int(answer))
+        holder = [claim.box, claim.slot, "[]" if claim.delivering else json.dumps(claim.gpus), claim.queue_key]
+        facts = ["" if claim.memory is None or claim.delivering else claim.memory, claim.user]
+        times = ["" if claim.estimated_s is None else claim.estimated_s, claim.since, int(claim.delivering)]
+        answer: Any = self._renew(_KEYS, [claim.job_id, claim.token, self.ttl_s, *holder, *facts, *times])
+        return Renewed(Renewal(int(answer[0])), bool(answer[1]))
 
     def finish(self, claim: Claim) -> None:
         """Note that the server has taken over from here: on release the job does not go back to its queue."""
         self._finish(_KEYS, [claim.job_id, claim.token])
 
+    def free_gpus(self, claim: Claim) -> None:
+        """Give the GPUs back while the last results are delivered; no process may use them any more."""
+        self._free_gpus(_KEYS, [claim.job_id, claim.token, WAKE_CHANNEL])
+
+    def quarantine(self, gpus: Iterable[str]) -> None:
+        """Let nobody be given these GPUs for a while: processes of others were found on them."""
+        with self._redis.pipeline() as pipeline:
+            for uuid in gpus:
+                pipeline.set(quarantine_key(uuid), 1, ex=QUARANTINE_S)
+            pipeline.execute()
+
     def release(self, job_id: str, token: int) -> bool:
         """Give the lease up if the token is still its own; True when the job waits in its queue again."""
-        answer: Any = self._release(_KEYS, [job_id, token, _JOB_PREFIX, "0"])
+        answer: Any = self._release(_KEYS, [job_id, token, _JOB_PREFIX, "0", WAKE_CHANNEL])
         return int(answer) == 2
 
     def drop_expired(self, lease: Lease) -> bool:
         """Release a lease of somebody else that has expired; False when it has been renewed or released meanwhile."""
-        answer: Any = self._release(_KEYS, [lease.job_id, lease.token, _JOB_PREFIX, "1"])
+        answer: Any = self._release(_KEYS, [lease.job_id, lease.token, _JOB_PREFIX, "1", WAKE_CHANNEL])
         return int(answer) > 0
 
     def raise_fence(self, least: int) -> None:
@@ -112,14 +157,15 @@ class LeaseBook:
     def all(self) -> list[Lease]:
         """Every lease that has not been released or swept, expired ones included."""
         entries: Any = self._redis.zrange(LEASES_KEY, 0, -1, withscores=True)
-        found = []
-        for member, score in entries:
-            fields: Any = self._redis.hmget(lease_key(_text(member)), "box", "slot", "gpus", "token")
-            if all(field is not None for field in fields):
-                box, slot, gpus, token = (_text(field) for field in fields)
-                devices = tuple(json.loads(gpus))
-                found.append(Lease(_text(member), box, slot, devices, int(token), float(score)))
-        return found
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for member, _ in entries:
+                pipeline.hgetall(lease_key(_text(member)))
+            hashes = pipeline.execute()
+        return [
+            Lease.from_fields(_text(member), _decoded(fields), float(score))
+            for (member, score), fields in zip(entries, hashes, strict=True)
+            if fields
+        ]
 
     def now(self) -> float:
         """The time of Redis, in unix seconds."""
@@ -127,13 +173,28 @@ class LeaseBook:
         return int(answer[0]) + int(answer[1]) / 1e6
 
 
-def _claim(answer: Any, slot: Slot) -> Claim | None:
+def _claimed(answer: Any, slot: Slot) -> Claim | None:
     if not answer:
         return None
-    job_id, queue_key, token, gpus = answer
-    devices: Sequence[str] = json.loads(_text(gpus))
-    return Claim(_text(job_id), _text(queue_key), int(token), tuple(devices), slot.box, slot.name)
+    words = [_text(part) for part in answer]
+    job_id, queue_key, token, gpus, memory, user, estimated_s, since = words
+    return Claim(
+        job_id=job_id,
+        queue_key=queue_key,
+        token=int(token),
+        gpus=tuple(json.loads(gpus)),
+        box=slot.box,
+        slot=slot.name,
+        memory=int(memory) if memory else None,
+        user=user,
+        estimated_s=float(estimated_s) if estimated_s else None,
+        since=float(since),
+    )
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _text(value: bytes | str | int) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _decoded(fields: dict[bytes | str, bytes | str]) -> dict[str, str]:
+    return {_text(key): _text(value) for key, value in fields.items()}

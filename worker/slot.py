@@ -48,7 +48,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     settings = Settings.model_validate(told["settings"])
     given = told["slot"]
-    slot = Slot(given["box"], given["name"], given["fewest_gpus"], tuple(given["gpus"]))
+    slot = Slot(given["box"], given["name"], given["with_gpus"])
     import worker.job  # noqa: F401 - MLflow takes a second to import: once here, not in every forked process
 
     connection = redis.Redis.from_url(settings.redis_address)

@@ -151,7 +151,7 @@ class BoxSupervisor:
     def _start(self, place: Place) -> None:
         # A name of its own each time: RQ keeps the name of one that was killed for a while.
         name = f"{self._settings.box}.{place.kind}.{uuid.uuid4().hex[:6]}"
-        place.slot = Slot(self._settings.box, name, place.fewest_gpus, place.gpus)
+        place.slot = Slot(self._settings.box, name, place.fewest_gpus > 0)
         place.started_at = time.monotonic()
         place.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "worker.slot"],
