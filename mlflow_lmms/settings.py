@@ -73,11 +73,34 @@ class Settings(BaseModel):
         False, description="whether a slot keeps an imported lmms-eval (about 1 GB) for runs like its last one"
     )
     deadline_s: float = Field(86400.0, ge=1, description="longest time that one part of an evaluation may run")
+    no_progress_s: dict[str, float] = Field(
+        {"other": 1800.0},
+        description="PHASE=SECONDS without progress after which an evaluation counts as hung (`other`: the rest)",
+    )
+    phase_deadlines_s: dict[str, float] = Field(
+        {}, description="PHASE=SECONDS that a phase of one task may take; a phase that is not named: no limit"
+    )
+    cache_folder: Path | None = Field(
+        None,
+        description="folder that all boxes share, for answers so far; empty: they go with the run, as a checkpoint",
+    )
+    checkpoint_mb: int = Field(512, ge=0, description="largest checkpoint that is stored with a run, in MB; 0: none")
+    checkpoint_every_s: float = Field(300.0, ge=1, description="seconds between two checkpoints of a run")
+    undelivered_s: float = Field(
+        120.0, ge=0, description="seconds that a slot waits for an absent server; then its results wait in the spool"
+    )
     chunk_size: int = Field(64, ge=1, le=100_000, description="requests after which answers are safe on disk")
     endpoint_rates: dict[str, Annotated[str, Field(pattern=r"^[1-9]\d*/(second|minute|hour|day)$")]] = Field(
         default_factory=dict,
         description="requests that the whole fleet may send to a service: HOST=500/minute, comma separated",
     )
+    max_parts: int = Field(
+        8, ge=1, le=64, description="most parts that the tasks of one evaluation are spread over when places are idle"
+    )
+    never_fits_grace_s: float = Field(
+        600.0, ge=0, description="seconds after which an evaluation fails that no known box can ever run"
+    )
+    quota_days: float = Field(30.0, gt=0, le=3660, description="days over which a quota's GPU-hours are counted")
     prefetch: bool = Field(True, description="whether files are fetched before an evaluation gets GPUs")
     prefetch_limit_s: float = Field(
         4 * 3600.0, ge=0, description="longest wait for files to be fetched; then the evaluation loads them itself"

@@ -1,6 +1,7 @@
 """The worker's side of the worker API: every call carries the fencing token and an idempotency key.
 
-While the server is away a call waits and is repeated, so that no result is lost to a restart.
+While the server is away a call waits and is repeated, so that no result is lost to a restart. Worker and server speak
+the lower of their two protocols; a server that is too old for this worker is named with the remedy.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_lmms.errors import InvalidRequestError
 from mlflow_lmms.http import HttpApi, until_available
 from mlflow_lmms.states import FailureClass, State
-from mlflow_lmms.work_order import PROTOCOL, WorkOrder
+from mlflow_lmms.work_order import PROTOCOL, Use, WorkOrder
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class WorkerApi:
         self._http = http
         self._keep_trying = keep_trying
 
+    def protocol(self) -> int:
+        """The protocol that this worker and the server both speak.
+
+        Raises:
+            InvalidRequestError: there is none; with the command that helps.
+        """
+        health = until_available(lambda: self._http.call("GET", "/health"), keep_trying=self._keep_trying)
+        return common_protocol(int(health["protocol"]), str(health.get("version") or ""))
+
     def claim(self, held: HeldPart, *, box: str, slot: str, gpus: tuple[str, ...]) -> WorkOrder:
         """Tell the server of the lease and get the work.
 
@@ -38,7 +49,7 @@ class WorkerApi:
             StaleTokenError: with ``details["minimum_token"]``, when a newer token had the part.
             ConflictError: nothing is left to do, or the run is cancelled.
         """
-        body = {"protocol": PROTOCOL, "box": box, "slot": slot, "gpus": list(gpus)}
+        body = {"protocol": self.protocol(), "box": box, "slot": slot, "gpus": list(gpus)}
         return WorkOrder.model_validate(self._post("claim", held, body))
 
     def started(self, held: HeldPart, task: str) -> None:
@@ -62,9 +73,15 @@ class WorkerApi:
         told = {"failure": failure, "message": message, "log_tail": log_tail, "retryable": retryable}
         return State(self._post("task-failed", held, {"task": task, **told})["state"])
 
-    def part_finished(self, held: HeldPart) -> None:
-        """This worker is done with the part, whatever became of its tasks."""
-        self._post("part-finished", held, {})
+    def part_finished(self, held: HeldPart, *, given_back: bool = False, use: Use | None = None) -> None:
+        """This worker is done with the part, whatever became of its tasks.
+
+        Args:
+            given_back: it stopped before the end, through no fault of the part.
+            use: what it used of its GPUs.
+        """
+        told = {"given_back": given_back, "use": None if use is None else use.model_dump(mode="json")}
+        self._post("part-finished", held, told)  # a server of protocol 1 reads past what it does not know
 
     def heartbeat(self, held: HeldPart) -> bool:
         """Say that the part is alive; True when it is to stop. Not repeated: the next one comes soon."""
@@ -78,6 +95,21 @@ class WorkerApi:
             lambda: self._http.call("POST", f"/worker/{call}", body=sent, headers={"Idempotency-Key": key}),
             keep_trying=self._keep_trying,
         )
+
+
+def common_protocol(server: int, version: str) -> int:
+    """The lower of the server's protocol and ours.
+
+    Raises:
+        InvalidRequestError: they are more than one apart.
+    """
+    if abs(server - PROTOCOL) <= 1:
+        return min(server, PROTOCOL)
+    what = f"'mlflow-lmms=={version}'" if version else "the server's version of mlflow-lmms"
+    raise InvalidRequestError(
+        f"the server speaks worker protocol {server}, this worker {PROTOCOL} and {PROTOCOL - 1}: run "
+        f"`pip install {what}` on this box, or upgrade the server"
+    )
 
 
 def _owner(held: HeldPart) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow_lmms.errors import ConflictError, InvalidRequestError, NotFoundError, StaleTokenError, UnavailableError
 from mlflow_lmms.evaluation import Evaluation, PartStatus
 from mlflow_lmms.evaluation_queue import CANCEL_KEY
-from mlflow_lmms.lifecycle import CRASH_RETRIES, Claim, Lifecycle, Owner
+from mlflow_lmms.lifecycle import Claim, Lifecycle, Owner
 from mlflow_lmms.live_events import FEED_KEY
 from mlflow_lmms.names import Tag
 from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.retry_budget import LIMITS, Budget
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import FailureClass, State
@@ -142,13 +143,13 @@ def test_one_failed_task_leaves_the_others_results(services: Services) -> None:
 
 def test_a_failure_that_another_attempt_may_mend_is_tried_again_until_its_budget_is_spent(services: Services) -> None:
     run_id = submit(services, "ai2d")
-    for attempt in range(1, CRASH_RETRIES + 1):
+    for attempt in range(1, LIMITS[Budget.CRASH] + 1):
         assert fail(services, claim(services, run_id), "ai2d", retryable=True) == State.QUEUED
         task = services.store.get(run_id).task("ai2d")
         assert (task.attempt, task.failure, task.message) == (attempt + 1, FailureClass.SCORING, "too many values")
         assert shown(services, run_id).data.tags[Tag.FAILURE] == ""
     assert fail(services, claim(services, run_id), "ai2d", retryable=True) == State.FAILED
-    assert services.store.get(run_id).task("ai2d").attempt == CRASH_RETRIES + 1
+    assert services.store.get(run_id).task("ai2d").attempt == LIMITS[Budget.CRASH] + 1
 
 
 def test_a_finished_task_says_nothing_of_its_failed_attempts(services: Services) -> None:

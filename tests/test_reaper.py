@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import redis
+from fleet_boxes import announce, open_claims
 
 from mlflow_lmms.errors import StaleTokenError, UnavailableError
 from mlflow_lmms.evaluation_queue import LEASES_KEY, job_id
-from mlflow_lmms.lifecycle import LOST_RETRIES, Claim, Lifecycle, Owner
+from mlflow_lmms.lifecycle import Claim, Lifecycle, Owner
 from mlflow_lmms.names import Tag
 from mlflow_lmms.reaper import Reaper
 from mlflow_lmms.redis_server import EmbeddedRedis
 from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.retry_budget import LIMITS, Budget
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import FailureClass, State
@@ -59,6 +61,8 @@ class World:
 
     def work(self) -> tuple[leases.Claim, Owner]:
         """Lease the next job and claim its part, as a worker does."""
+        announce(self.redis, SLOT.box)
+        open_claims(self.redis)
         lease = self.book.claim(SLOT)
         assert lease is not None, "a job waits in the queue"
         run_id, _, part = lease.job_id.partition("-")
@@ -157,7 +161,7 @@ def test_a_lease_of_somebody_else_does_not_count(world: World) -> None:
 
 def test_a_task_fails_when_its_workers_were_lost_too_often(world: World) -> None:
     run_id = world.submit()
-    for attempt in range(1, LOST_RETRIES + 2):
+    for attempt in range(1, LIMITS[Budget.WORKER_LOST] + 2):
         lease, owner = world.work()
         assert world.services.store.get(run_id).task("ai2d").attempt == attempt
         world.services.lifecycle.started(owner, "ai2d")
@@ -166,7 +170,7 @@ def test_a_task_fails_when_its_workers_were_lost_too_often(world: World) -> None
         world.pass_patience()
     task = world.services.store.get(run_id).task("ai2d")
     assert (task.state, task.failure) == (State.FAILED, FailureClass.WORKER_LOST)
-    assert f"lost {LOST_RETRIES + 1} times" in (task.message or "")
+    assert f"lost {LIMITS[Budget.WORKER_LOST] + 1} times" in (task.message or "")
     run = world.services.client.get_run(run_id)
     assert (run.info.status, run.data.tags[Tag.FAILURE]) == ("FAILED", "worker_lost")
 
@@ -219,7 +223,7 @@ def test_running_work_survives_a_queue_server_that_forgot_everything(world: Worl
     world.clock.now += 60
     world.redis.flushall()
     assert world.reaper.tick() == []
-    assert world.book.renew(lease)  # a worker does so every second or two
+    assert world.book.renew(lease).answer  # a worker does so every second or two
     world.clock.now += 60
     assert world.pass_patience() == []
     assert world.state(run_id) == State.RUNNING

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlflow_lmms.lifecycle import LARGEST_TOKEN, Claim, Owner
 from mlflow_lmms.states import FailureClass
+from mlflow_lmms.work_order import Use
 from plugin_ui.api.parsing import parse_body
 from plugin_ui.permissions import EDIT, require_run, requires
 from plugin_ui.services import services
@@ -29,6 +30,13 @@ class PartCall(BaseModel):
         """Who speaks, once it is known that the caller may write to the run."""
         require_run(EDIT, self.run_id)
         return Owner(self.run_id, self.part, self.token)
+
+
+class PartFinished(PartCall):
+    """The worker is done with the part."""
+
+    given_back: bool = False
+    use: Use | None = None
 
 
 class TaskCall(PartCall):
@@ -101,7 +109,8 @@ def task_failed() -> ResponseReturnValue:
 @requires(EDIT)
 def part_finished() -> ResponseReturnValue:
     """The worker is done with the part."""
-    services().lifecycle.part_finished(parse_body(PartCall).owner())
+    call = parse_body(PartFinished)
+    services().lifecycle.part_finished(call.owner(), given_back=call.given_back, use=call.use)
     return jsonify({})
 
 
