@@ -1,4 +1,4 @@
-"""What must be on a box before a model and its tasks can be loaded: the Hub's repositories, a registered model's files.
+"""What must be on a box before a model and its tasks can be loaded: the Hub's repositories, a model's own files.
 
 Values in, values out. Where the files lie already, and who fetches them, is not known here.
 """
