@@ -224,9 +224,7 @@ def compare(first: Score, second: Score, vectors: Vectors) -> PairedDifference |
     one, two = vectors(first), vectors(second)
     if one is None or two is None:
         return None
-    found = paired_difference(*pair(one, two))
-    factor = first.factor or second.factor or 1.0
-    return replace(found, difference=found.difference * factor, low=found.low * factor, high=found.high * factor)
+    return paired_difference(*pair(one, two)).times(first.factor or second.factor or 1.0)
 
 
 def tell_apart(first: Score, second: Score, vectors: Vectors) -> bool:

@@ -133,7 +133,7 @@ class RunReader:
                 return self._vectors[key]
         try:
             file = self._fetch(score.run_id, Artifact.scores(score.task))
-            found = read_score_vector(file, score.metric, score.filter)
+            found = read_score_vector(file, score.metric, score.filter, _dataset(score))
         except LmmsError:
             return None
         with self._lock:
@@ -141,6 +141,12 @@ class RunReader:
             while len(self._vectors) > _VECTORS_KEPT:
                 self._vectors.popitem(last=False)
         return found
+
+
+def _dataset(score: Score) -> str | None:
+    """What tells the documents of a result, in the order of its scores table."""
+    told = score.fingerprint.get("dataset")
+    return told if isinstance(told, str) and told else None
 
 
 def _log_line(text: str) -> dict[str, Any]:

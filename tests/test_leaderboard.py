@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runner_files import FINGERPRINT, doc_hash
 
 from mlflow_lmms.leaderboard import Board, Score, compare, incomparable, make_board, tell_apart
-from mlflow_lmms.score_vectors import ScoreVector
+from mlflow_lmms.score_vectors import DocumentKeys, ScoreVector
 
 #: Scores per document of a model on a task.
 Outputs = dict[tuple[str, str], Sequence[float]]
@@ -49,7 +49,8 @@ def vectors(outputs: Outputs) -> Any:
         if values is None:
             return None
         pairs = sorted((doc_hash(number), value) for number, value in enumerate(values))
-        return ScoreVector(np.array([key for key, _ in pairs]), np.array([value for _, value in pairs], dtype=float))
+        keys = DocumentKeys(np.array([key.encode() for key, _ in pairs], dtype=np.bytes_), None)
+        return ScoreVector(np.array([value for _, value in pairs], dtype=float), lambda: keys)
 
     return of
 
@@ -114,8 +115,8 @@ def test_without_samples_and_intervals_the_values_decide() -> None:
 
 def test_samples_of_other_documents_say_nothing() -> None:
     def of(given_score: Score) -> ScoreVector:
-        keys = np.array([f"{given_score.model}{number}" for number in range(50)])
-        return ScoreVector(keys, np.array([float(given_score.model == "a")] * 50))
+        keys = DocumentKeys(np.array([f"{given_score.model}{n}".encode() for n in range(50)], dtype=np.bytes_), None)
+        return ScoreVector(np.array([float(given_score.model == "a")] * 50), lambda: keys)
 
     assert not tell_apart(score("a", low=0.1, high=0.9), score("b", low=0.1, high=0.9), of)
 

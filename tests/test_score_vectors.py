@@ -13,17 +13,15 @@ from hypothesis import strategies as st
 from runner_files import doc_hash, write_task
 
 from mlflow_lmms.errors import UnreadableOutputError
-from mlflow_lmms.score_vectors import ScoreVector, pair, read_score_vector
+from mlflow_lmms.score_vectors import DocumentKeys, ScoreVector, pair, read_score_vector
 
 KEYS = st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0, 1)), max_size=12)
 
 
 def vector(*entries: tuple[str, float]) -> ScoreVector:
     ordered = sorted(entries, key=lambda entry: entry[0])
-    return ScoreVector(
-        np.asarray([key for key, _ in ordered], dtype=np.str_),
-        np.asarray([value for _, value in ordered], dtype=float),
-    )
+    keys = DocumentKeys(np.asarray([key for key, _ in ordered], dtype=np.bytes_), None)
+    return ScoreVector(np.asarray([value for _, value in ordered], dtype=float), lambda: keys)
 
 
 def scores_file(folder: Path) -> Path:
@@ -34,20 +32,55 @@ def test_scores_are_read_in_the_order_of_their_keys(tmp_path: Path) -> None:
     write_task(tmp_path, "t", {"acc": [0.0, 1.0, 0.5, 0.25]})
     found = read_score_vector(scores_file(tmp_path), "acc", "none")
     expected = sorted(zip(map(doc_hash, range(4)), [0.0, 1.0, 0.5, 0.25], strict=True))
-    assert list(zip(found.keys.tolist(), found.values.tolist(), strict=True)) == expected
+    assert found.keys.content is not None
+    assert [(key.decode(), value) for key, value in zip(found.keys.content, found.values, strict=True)] == expected
 
 
-def test_documents_without_a_score_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataset", [None, "d"])
+def test_documents_without_a_score_pair_with_nothing(tmp_path: Path, dataset: str | None) -> None:
     write_task(tmp_path, "t", {"acc": [None, 1.0, float("nan"), float("inf"), 0.0]})
-    found = read_score_vector(scores_file(tmp_path), "acc", "none")
-    assert sorted(found.keys.tolist()) == sorted([doc_hash(1), doc_hash(4)])
+    found = read_score_vector(scores_file(tmp_path), "acc", "none", dataset)
+    assert sorted(found.values[np.isfinite(found.values)].tolist()) == [0.0, 1.0]
+    one, two = pair(found, found)
+    assert sorted(one.tolist()) == sorted(two.tolist()) == [0.0, 1.0]
+
+
+def test_of_one_dataset_the_keys_are_not_read(tmp_path: Path) -> None:
+    for name, scores in (("one", [0.0, 1.0, None, 0.25]), ("two", [1.0, 0.0, 0.5, 0.75])):
+        write_task(tmp_path / name, "t", {"acc": scores})
+    files = [scores_file(tmp_path / name) for name in ("one", "two")]
+    quick = pair(*(read_score_vector(file, "acc", "none", "d") for file in files))
+    by_key = pair(*(read_score_vector(file, "acc", "none") for file in files))
+    assert [values.tolist() for values in quick] == [values.tolist() for values in by_key]
+    vectors = [read_score_vector(file, "acc", "none", "d") for file in files]
+    for file in files:
+        file.unlink()
+    assert len(pair(*vectors)[0]) == 3
+    with pytest.raises(UnreadableOutputError, match="documents of"):
+        pair(vectors[0], read_score_vector_of("other"))
+
+
+def read_score_vector_of(dataset: str) -> ScoreVector:
+    """A vector over other documents."""
+    return ScoreVector(np.zeros(4), lambda: DocumentKeys(None, None), dataset)
+
+
+def test_keys_of_all_lengths_are_read(tmp_path: Path) -> None:
+    keys = ["", "a", "名前", "x" * 300]
+    file = tmp_path / "t.scores.parquet"
+    table = pa.table({"doc_hash": pa.array(keys), "score:acc:none": pa.array([0.0, 1.0, 2.0, 3.0])})
+    pq.write_table(table, file, row_group_size=2)
+    assert pair(read_score_vector(file, "acc", "none"), vector(("a", 5.0)))[0].tolist() == [1.0]
+    found = read_score_vector(file, "acc", "none").keys.content
+    assert found is not None
+    assert [key.decode() for key in found] == keys
 
 
 @pytest.mark.parametrize("values", [[], [None, None]])
 def test_a_table_without_scores_gives_an_empty_vector(tmp_path: Path, values: list[float | None]) -> None:
     write_task(tmp_path, "t", {"acc": values})
     found = read_score_vector(scores_file(tmp_path), "acc", "none")
-    assert (len(found.keys), len(found.values)) == (0, 0)
+    assert np.isnan(found.values).all()
     one, two = pair(found, vector(("a", 1.0)))
     assert len(one) == len(two) == 0
 
@@ -119,7 +152,8 @@ def in_both_keys(folder: Path, scores: list[float], rows: str, *, content: bool)
 def test_documents_that_are_not_at_hand_are_paired_by_row(tmp_path: Path) -> None:
     live = in_both_keys(tmp_path / "live", [0.1, 0.2, 0.3], "cab", content=True)
     imported = in_both_keys(tmp_path / "imported", [1.0, 2.0, 3.0], "bcx", content=False)
-    assert (live.content, imported.content) == (True, False)
+    assert live.keys.content is not None
+    assert imported.keys.content is None
     for one, two in (pair(live, imported), pair(imported, live)[::-1]):
         assert sorted(zip(one.tolist(), two.tolist(), strict=True)) == [(0.1, 2.0), (0.3, 1.0)]
     one, two = pair(imported, imported)

@@ -9,7 +9,7 @@ import pytest
 from runner_files import FINGERPRINT, doc_hash
 
 from mlflow_lmms.leaderboard import Score, make_board
-from mlflow_lmms.score_vectors import ScoreVector
+from mlflow_lmms.score_vectors import DocumentKeys, ScoreVector
 from mlflow_lmms.verdict import verdicts
 
 
@@ -30,7 +30,8 @@ def say(right: dict[str, dict[str, int]], *, higher_is_better: bool = True, **fi
             return None
         count = right[score.task][score.model]
         pairs = sorted((doc_hash(number), float(number < count)) for number in range(100))
-        return ScoreVector(np.array([key for key, _ in pairs]), np.array([value for _, value in pairs]))
+        keys = DocumentKeys(np.array([key.encode() for key, _ in pairs], dtype=np.bytes_), None)
+        return ScoreVector(np.array([value for _, value in pairs]), lambda: keys)
 
     return verdicts(make_board(scores, vectors), vectors)
 

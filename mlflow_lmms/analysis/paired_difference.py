@@ -7,7 +7,7 @@ Other scores: sign-flip permutation test and the bootstrap of the mean, Student'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,11 @@ class PairedDifference:
     n: int
     method: str
     deviation: float = float("nan")
+
+    def times(self, factor: float) -> PairedDifference:
+        """The same in other units, as percentages."""
+        scaled = {name: getattr(self, name) * factor for name in ("difference", "low", "high", "deviation")}
+        return replace(self, **scaled)
 
 
 NO_DOCUMENTS = PairedDifference(float("nan"), float("nan"), float("nan"), 1.0, 0, 0, 0, "no shared documents")

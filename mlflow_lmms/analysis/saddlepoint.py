@@ -116,7 +116,7 @@ def _mean_quantile(centred: Values, n: int, probability: float) -> float:
 
     def excess(tilt: float) -> float:
         _, exponent, variance = _tilted(centred, tilt)
-        root = float(np.sign(tilt)) * (2 * n * max(exponent, 0.0)) ** 0.5
+        root = math.copysign(math.sqrt(2 * n * max(exponent, 0.0)), tilt)
         return root + math.log(tilt * math.sqrt(n * variance) / root) / root - wanted
 
     start = wanted / n**0.5
