@@ -124,9 +124,14 @@ class FleetView:
         self._revision = revision
         return tuple(job for job in self._jobs.values() if job is not None)
 
-    def planned_boxes(self, states: Mapping[str, str]) -> tuple[Box, ...]:
-        """Every known box as the planner sees it; `states` are the admins' words."""
-        connected = {report.box: report for report in self.boxes()}
+    def planned_boxes(self, states: Mapping[str, str], reports: Iterable[BoxReport] | None = None) -> tuple[Box, ...]:
+        """Every known box as the planner sees it.
+
+        Args:
+            states: the admins' words.
+            reports: the connected boxes, where somebody has read them already.
+        """
+        connected = {report.box: report for report in (self.boxes() if reports is None else reports)}
         away = {box: report for box, (report, _) in self.known().items() if box not in connected}
         quarantined = self._quarantined(gpu.uuid for report in connected.values() for gpu in report.gpus)
         return (
@@ -134,11 +139,17 @@ class FleetView:
             *(report.for_planner(BoxState.OFFLINE) for report in away.values()),
         )
 
-    def state(self, quotas: Quotas, uses: Mapping[str, Use], states: Mapping[str, str] | None = None) -> FleetState:
-        """All that a plan is made from."""
+    def state(
+        self,
+        quotas: Quotas,
+        uses: Mapping[str, Use],
+        states: Mapping[str, str] | None = None,
+        reports: Iterable[BoxReport] | None = None,
+    ) -> FleetState:
+        """All that a plan is made from; `states` and `reports` as for `planned_boxes`."""
         leases = tuple(_planned(lease) for lease in self.leases().values() if not lease.delivering)
         return FleetState(
-            boxes=self.planned_boxes(self.states() if states is None else states),
+            boxes=self.planned_boxes(self.states() if states is None else states, reports),
             jobs=self.jobs(),
             leases=leases,
             quotas=quotas,

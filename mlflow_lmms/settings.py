@@ -60,7 +60,7 @@ class Settings(BaseModel):
     environments: dict[str, str] = Field(
         default_factory=dict, description="evaluation environments of this box: NAME=PYTHON, comma separated"
     )
-    labels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=-]{0,63}$")], ...] = Field(
+    labels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.=\-]{1,100}$")], ...] = Field(
         (), description="words about this box that an evaluation may ask for, comma separated"
     )
     share_gpus: bool = Field(False, description="whether evaluations may share a GPU of this box by memory")

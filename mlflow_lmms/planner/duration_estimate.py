@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 #: For what was never run: one answer of a model of a few billion weights, and loading it.
 _SECONDS_PER_SAMPLE = 1.5
-_LOAD_S = 60.0
+USUAL_LOAD_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,4 @@ def estimate_task(model: str, task: str, samples: int, gpus: int, earlier: Itera
 
 def estimate_job(tasks: Iterable[DurationEstimate], load_s: float | None = None) -> float:
     """Seconds of a job that loads its model once and runs tasks one after another."""
-    return (_LOAD_S if load_s is None else load_s) + sum(task.seconds for task in tasks)
+    return (USUAL_LOAD_S if load_s is None else load_s) + sum(task.seconds for task in tasks)
