@@ -11,7 +11,6 @@ from mlflow_lmms.shown_moves import Owner, ShownMoves
 from mlflow_lmms.states import ACTIVE, FailureClass, State
 from mlflow_lmms.work_order import Use
 
-
 _LONGEST_MESSAGE = 4000
 _LONGEST_TAIL = 16000
 

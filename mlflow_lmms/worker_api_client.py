@@ -33,24 +33,23 @@ class WorkerApi:
         self._http = http
         self._keep_trying = keep_trying
 
-    def protocol(self) -> int:
-        """The protocol that this worker and the server both speak.
-
-        Raises:
-            InvalidRequestError: there is none; with the command that helps.
-        """
-        health = until_available(lambda: self._http.call("GET", "/health"), keep_trying=self._keep_trying)
-        return common_protocol(int(health["protocol"]), str(health.get("version") or ""))
-
     def claim(self, held: HeldPart, *, box: str, slot: str, gpus: tuple[str, ...]) -> WorkOrder:
         """Tell the server of the lease and get the work.
 
         Raises:
             StaleTokenError: with ``details["minimum_token"]``, when a newer token had the part.
             ConflictError: nothing is left to do, or the run is cancelled.
+            InvalidRequestError: worker and server have no protocol in common; with the command that helps.
         """
-        body = {"protocol": self.protocol(), "box": box, "slot": slot, "gpus": list(gpus)}
-        return WorkOrder.model_validate(self._post("claim", held, body))
+        told = {"box": box, "slot": slot, "gpus": list(gpus)}
+        try:
+            answer = self._post("claim", held, {"protocol": PROTOCOL, **told})
+        except InvalidRequestError:
+            common = self._common_protocol()
+            if common == PROTOCOL:  # then it was something else
+                raise
+            answer = self._post("claim", held, {"protocol": common, **told})
+        return WorkOrder.model_validate(answer)
 
     def started(self, held: HeldPart, task: str) -> None:
         """The runner has begun with a task."""
@@ -87,6 +86,10 @@ class WorkerApi:
         """Say that the part is alive; True when it is to stop. Not repeated: the next one comes soon."""
         answer = self._http.call("POST", "/worker/heartbeat", body=_owner(held))
         return bool(answer["cancel"])
+
+    def _common_protocol(self) -> int:
+        health = until_available(lambda: self._http.call("GET", "/health"), keep_trying=self._keep_trying)
+        return common_protocol(int(health["protocol"]), str(health.get("version") or ""))
 
     def _post(self, call: str, held: HeldPart, body: dict[str, Any]) -> dict[str, Any]:
         sent = {**_owner(held), **body}
