@@ -7,7 +7,6 @@ others, by the normal limit where there are so many documents that it is as good
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,20 +44,32 @@ def pairwise(scores: Matrix) -> Pairwise:
         scores: shape (models, documents), NaN where a model has no score of a document.
     """
     present = np.isfinite(scores)
-    values = np.where(present, scores, 0.0)
-    # Right-or-wrong counts stay exact in single precision up to 2**24 documents, at half the time.
-    binary = is_binary(values)
-    exact: Any = np.float32 if binary and scores.shape[1] < 2**24 else np.float64
-    there: NDArray[Any] = present.astype(exact)
-    value: NDArray[Any] = values.astype(exact)
-    shared = np.rint(there @ there.T).astype(np.int64)
-    sums: Matrix = (value @ there.T).astype(np.float64)  # of i over the documents of i and j
+    complete = bool(present.all())
+    values = scores if complete else np.where(present, scores, 0.0)
+    shared, sums = _over_shared(values, present, complete)
     with np.errstate(invalid="ignore"):
         difference = np.where(shared > 0, (sums - sums.T) / shared, np.nan)
-    if binary:
-        wins = sums - (value @ value.T).astype(np.float64)
-        return Pairwise(difference, _mcnemar(np.rint(wins), np.rint(wins.T)), shared)
+    if is_binary(values):
+        wins = np.rint(sums - _products(values, values))
+        return Pairwise(difference, _mcnemar(wins, wins.T), shared)
     return Pairwise(difference, _sign_flips(values, present, sums, shared), shared)
+
+
+def _over_shared(values: Matrix, present: Mask, complete: bool) -> tuple[NDArray[np.int64], Matrix]:
+    """How many documents each pair shares, and the sum of the first one's scores over them."""
+    models, documents = values.shape
+    if complete:
+        sums = np.broadcast_to(values.sum(axis=1)[:, np.newaxis], (models, models))
+        return np.full((models, models), documents, dtype=np.int64), sums
+    there = present.astype(np.float64)
+    return np.rint(_products(there, there)).astype(np.int64), _products(values, there)
+
+
+def _products(left: Matrix, right: Matrix) -> Matrix:
+    """left · rightᵀ; zeros and ones in single precision, exact up to 2**24 documents and twice as fast."""
+    if left.shape[1] < 2**24 and is_binary(left) and is_binary(right):
+        return np.asarray(left.astype(np.float32) @ right.astype(np.float32).T, dtype=np.float64)
+    return np.asarray(left @ right.T)
 
 
 def _mcnemar(wins: Matrix, losses: Matrix) -> Matrix:
@@ -70,11 +81,10 @@ def _mcnemar(wins: Matrix, losses: Matrix) -> Matrix:
 
 
 def _sign_flips(values: Matrix, present: Mask, sums: Matrix, shared: NDArray[np.int64]) -> Matrix:
-    weights = present.astype(np.float64)
-    squares = (values * values) @ weights.T
+    _, squares = _over_shared(values * values, present, bool(present.all()))
     total = np.abs(sums - sums.T)
     terms = squares + squares.T
-    variance = terms - 2 * (values @ values.T)
+    variance = terms - 2 * _products(values, values)
     with np.errstate(invalid="ignore", divide="ignore"):
         p_value = np.where(variance > _ROUNDING * terms, 2 * special.ndtr(-total / np.sqrt(variance)), 1.0)
     for one, other in zip(*np.nonzero(np.triu((shared > 0) & (shared < _NORMAL_FROM), 1)), strict=True):
