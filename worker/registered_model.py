@@ -24,6 +24,7 @@ from worker.runner.fetch_space import Growth, check_space
 from worker.runner.file_lock import locked
 
 _FOLDER = "models"
+_LOCKS = "model-locks"
 
 #: Told how many bytes of how many are there; both 0 while another process is at it.
 Tell = Callable[[int, int], None]
@@ -52,7 +53,7 @@ def model_folder(
         return target
     try:
         models.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked(models / f".{target.name}.lock", lambda: tell(0, 0)):
+        with locked(models.with_name(_LOCKS) / f"{target.name}.lock", lambda: tell(0, 0)):
             if not target.is_dir():  # another process was faster
                 half = models / f".download-{target.name}"
                 _download(model, server_url, half, reserve, tell)
@@ -72,6 +73,8 @@ def _download(model: ResolvedModel, server_url: str, half: Path, reserve: int, t
     """Bring what is missing into `half`; a file appears there when it is complete."""
     repository: Any = get_artifact_repository(str(model.artifact_uri), tracking_uri=server_url)
     sizes = dict(_files(repository))
+    if not sizes:
+        raise _unavailable(model, "there is no file")
     half.mkdir(exist_ok=True)
     scratch = half.with_name(f"{half.name}.now")
     shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed; the lock is ours
