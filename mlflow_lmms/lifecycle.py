@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlflow_lmms.claims import LARGEST_TOKEN, Claim, PartClaims
 from mlflow_lmms.errors import UnavailableError
@@ -174,6 +175,23 @@ class Lifecycle:
     def lose(self, evaluation: Evaluation, part: PartStatus) -> None:
         """The part's worker is gone: its tasks are queued again, or fail when that happened too often."""
         self._outcomes.lose(evaluation, part)
+
+    def refuse(self, run_id: str, part: str, reason: str) -> list[str]:
+        """Fail the waiting tasks of a part that can never run; one that was to be scored again keeps its result.
+
+        Returns:
+            The tasks that no longer wait.
+        """
+        evaluation = self.store.get(run_id)
+        waiting = [task.task for task in evaluation.tasks_of(part) if task.state == State.QUEUED]
+        if evaluation.part(part).rescore:
+            moved = self.store.end_rescore(run_id, waiting, reason)
+        else:
+            told: dict[str, Any] = {"failure": FailureClass.BAD_REQUEST, "message": reason}
+            moved = self.store.move(run_id, waiting, State.FAILED, **told)
+        self._moves.show(run_id, moved, None)
+        self.queue.remove(run_id, part)
+        return moved
 
     def mirror(self, evaluation: Evaluation) -> None:
         """Show the state in the MLflow run; when MLflow does not take it now, the reaper tries again."""

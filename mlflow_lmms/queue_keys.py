@@ -275,7 +275,7 @@ def _gpu(entry: Mapping[str, Any]) -> GpuReport:
     known = {name: entry[name] for name in GpuReport.__dataclass_fields__ if name in entry}
     for name in ("memory", "foreign"):
         known[name] = known.get(name) or 0
-    return GpuReport(**known)
+    return GpuReport(**{"name": "", **known})
 
 
 def _integer(text: str | None) -> int | None:

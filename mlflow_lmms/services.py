@@ -12,20 +12,31 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from mlflow_lmms.box_admin import BoxAdmin
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
 from mlflow_lmms.database import database_url, open_database
+from mlflow_lmms.demand_estimates import DemandEstimates
 from mlflow_lmms.errors import NotFoundError, UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.evaluation_store import EvaluationStore
+from mlflow_lmms.fetch_orders import FetchOrders
+from mlflow_lmms.fleet_advice import FleetAdvice
+from mlflow_lmms.fleet_orders import FleetOrders
+from mlflow_lmms.fleet_view import FleetView
+from mlflow_lmms.gpu_use import GpuUse
 from mlflow_lmms.lifecycle import Lifecycle
 from mlflow_lmms.live_events import EventLog
+from mlflow_lmms.prefetch import FetchNeeds, Prefetch
+from mlflow_lmms.quotas import QuotaStore
 from mlflow_lmms.reaper import Reaper
 from mlflow_lmms.recorded_run import has_results, recorded_evaluation
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.run_reader import FetchArtifact, RunReader
+from mlflow_lmms.scheduler import Scheduler
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.settings import Settings
+from mlflow_lmms.spreading import Spreading
 from mlflow_lmms.states import State
 from mlflow_lmms.submission import Submission
 from mlflow_lmms.suite_store import SuiteStore
@@ -45,6 +56,11 @@ class Services:
     scores: ScoreIndex
     reader: RunReader
     reaper: Reaper
+    fleet: FleetView
+    box_admin: BoxAdmin
+    quotas: QuotaStore
+    gpu_use: GpuUse
+    scheduler: Scheduler
     catalogue: Callable[[], Catalogue]
     suites: SuiteStore
 
@@ -117,9 +133,28 @@ def build_services(
     mirror = RunMirror(client)
     scores = ScoreIndex(store, client)
     catalogue = _once(lambda: read_catalogue(settings.task_folders))
-    lifecycle = Lifecycle(store, queue, events, mirror, settings, scores.refresh)
+    fleet, orders = FleetView(settings.redis_address), FleetOrders(settings.redis_address)
+    use, quotas, box_admin = GpuUse(store.engine), QuotaStore(store.engine), BoxAdmin(store.engine, fleet, orders)
+    demands = DemandEstimates(store.engine, use)
+    lifecycle = Lifecycle(store, queue, events, mirror, settings, scores.refresh, job_of=demands.job_of, uses=use)
     suites = SuiteStore(store.engine)
-    submission = Submission(store, client, queue, lifecycle, catalogue, store_artifact, settings, suites)
+    advice = FleetAdvice(fleet, quotas, demands.job_of, settings)
+    submission = Submission(
+        store, client, queue, lifecycle, catalogue, store_artifact, settings, suites, advice.warnings
+    )
+    scheduler = Scheduler(
+        store=store,
+        queue=queue,
+        fleet=fleet,
+        orders=orders,
+        box_admin=box_admin,
+        quotas=quotas,
+        use=use,
+        spreading=Spreading(store, queue, demands, settings),
+        prefetch=Prefetch(FetchOrders(settings.redis_address), FetchNeeds(store, catalogue), settings),
+        lifecycle=lifecycle,
+        settings=settings,
+    )
     return Services(
         settings=settings,
         client=client,
@@ -133,6 +168,11 @@ def build_services(
         reaper=Reaper(store, lifecycle, mirror, settings),
         catalogue=catalogue,
         suites=suites,
+        fleet=fleet,
+        box_admin=box_admin,
+        quotas=quotas,
+        gpu_use=use,
+        scheduler=scheduler,
     )
 
 

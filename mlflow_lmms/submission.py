@@ -23,7 +23,7 @@ from mlflow_lmms.adapters import check_adapter
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.errors import InvalidRequestError, NotAllowedError, StorageFullError, UnavailableError
 from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
-from mlflow_lmms.evaluation_queue import Box, EvaluationQueue
+from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.lifecycle import Lifecycle
 from mlflow_lmms.model_arguments import format_model_arguments, refuse_remote_code, refuse_secrets
@@ -64,6 +64,7 @@ class Submission:
         store_artifact: Callable[[str, Path, str], None],
         settings: Settings,
         suites: SuiteStore,
+        advice: Callable[[Evaluation], list[str]],
     ) -> None:
         self._store = store
         self._client = client
@@ -73,6 +74,7 @@ class Submission:
         self._store_artifact = store_artifact
         self._settings = settings
         self._suites = suites
+        self._advice = advice
 
     def experiment_for(self, request: EvaluationRequest) -> tuple[str | None, str]:
         """Id (None: it would be created) and name of the experiment that the request goes to."""
@@ -105,11 +107,12 @@ class Submission:
         plan, model = self.check(request)
         self._queue.ping()
         self._store.ping()
-        warnings = [*self._warnings(model), *self._catalogue().known_trouble(plan.tasks)]
         experiment_id = self._experiment(request, on_new_experiment)
         evaluation = self._create(plan, model, experiment_id, by)
         self._lifecycle.mirror(evaluation)
+        warnings = self._catalogue().known_trouble(plan.tasks)
         try:
+            warnings = [*self._advice(evaluation), *warnings]
             self._lifecycle.enqueue(evaluation)
         except UnavailableError as error:  # the run is there, and the reaper queues it when the queue server is back
             warnings.append(f"the run waits until the queue server is back: {error}")
@@ -139,14 +142,6 @@ class Submission:
         if request.suite_revision is not None:
             return self._suites.get(request.suite, request.suite_revision)
         return self._suites.find(request.suite)
-
-    def _warnings(self, model: ResolvedModel) -> list[str]:
-        if any(_can_run(box, model) for box in self._queue.boxes()):
-            return []
-        need = "a CPU slot" if model.gpus == 0 else f"{model.gpus} GPU{'s' if model.gpus > 1 else ''}"
-        where = f" with the environment {model.environment!r}" if model.environment else ""
-        waits = f"no worker with {need}{where} is listening: the run waits until one starts (`mlflow-lmms worker`)"
-        return [waits if model.gpus == 0 else f"{waits}; a model that needs no GPU is asked for with --gpus 0"]
 
     def _experiment(self, request: EvaluationRequest, on_new: Callable[[str], None] | None) -> str:
         experiment_id, name = self.experiment_for(request)
@@ -226,7 +221,3 @@ class Submission:
 
 def _new_task(task: str) -> TaskStatus:
     return TaskStatus(task, _ONE_PART, State.QUEUED, 1, 0, None, None, None, None, None, None, None, None)
-
-
-def _can_run(box: Box, model: ResolvedModel) -> bool:
-    return box.can_run(model.gpus) and (model.environment is None or model.environment in box.environments)

@@ -14,6 +14,7 @@ from mlflow_lmms.errors import LmmsError, NotFoundError
 from mlflow_lmms.services import Services, build_services
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import FINAL
+from mlflow_lmms.wakes import Wakes
 from plugin_ui import (
     api,
     authentication,
@@ -33,6 +34,7 @@ from plugin_ui.event_endpoint import EventEndpoint
 from plugin_ui.event_hub import EventHub
 from plugin_ui.origin_guard import OriginGuard
 from plugin_ui.reaper_thread import ReaperThread
+from plugin_ui.scheduler_thread import SchedulerThread
 
 EXTENSION = "lmms"
 
@@ -104,6 +106,7 @@ def _server(settings: Settings) -> FrontApp:
         sidebar.install(mlflow_server.flask_app(), mlflow_server.static_prefix(), signed_in=with_auth)
     hub = EventHub(settings.redis_address)
     reaper = ReaperThread(services.reaper.tick)
+    scheduler = SchedulerThread(services.scheduler.tick, Wakes(settings.redis_address))
     return FrontApp(
         mlflow_app=mlflow_app,
         our_app=mlflow_server.wsgi_as_asgi(ours),
@@ -112,8 +115,8 @@ def _server(settings: Settings) -> FrontApp:
         guard=OriginGuard(mlflow_server.host_allowed, mlflow_server.origin_allowed),
         prefix=mlflow_server.static_prefix(),
         loopback_only=not with_auth,
-        on_start=[reaper.start],
-        on_stop=[reaper.stop, files.close],
+        on_start=[reaper.start, scheduler.start],
+        on_stop=[reaper.stop, scheduler.stop, files.close],
     )
 
 

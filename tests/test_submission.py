@@ -69,6 +69,7 @@ def submission(
         store_artifact or log_artifact,
         services.settings,
         services.suites,
+        lambda evaluation: [],
     )
 
 
