@@ -123,6 +123,11 @@ class _Names:
         return _JOB.sub(lambda match: self.of(match[0]).name or "another evaluation", reason)
 
 
+def without_names(reason: str) -> str:
+    """A reason to wait that names no other run."""
+    return _JOB.sub("another evaluation", reason)
+
+
 def fleet_status(core: Services, readable: frozenset[str] | None, *, version: str, now: float) -> FleetStatus:
     """The fleet as somebody sees it who may read these experiments (None: all).
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from jinja2 import Environment, FileSystemLoader, meta, nodes
 
-from plugin_ui.pages import evaluation, evaluations, leaderboard, new_evaluation, samples, suites
+from plugin_ui.pages import evaluation, evaluations, fleet, leaderboard, new_evaluation, samples, suites
 from plugin_ui.pages.formats import FILTERS
 
 TEMPLATES = Path(evaluation.__file__).parents[1] / "templates"
 CONTEXTS = (
     evaluation.EvaluationContext,
     evaluations.EvaluationsContext,
+    fleet.FleetContext,
     leaderboard.LeaderboardContext,
     new_evaluation.NewEvaluationContext,
     samples.SamplesContext,

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.browser
 TABS = {
     "Leaderboard": "/lmms/leaderboard",
     "Evaluations": "/lmms/evaluations",
+    "Fleet": "/lmms/fleet",
     "Suites": "/lmms/suites",
     "New evaluation": "/lmms/evaluations/new",
 }

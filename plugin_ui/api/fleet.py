@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -27,15 +26,14 @@ from flask import jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlflow_lmms.errors import InvalidRequestError
-from mlflow_lmms.gpu_use import UseSummary
+from mlflow_lmms.errors import NotFoundError
 from mlflow_lmms.planner.fleet import Quota
 from plugin_ui.api.parsing import parse_body, whole_number
 from plugin_ui.fleet_status import fleet_status
+from plugin_ui.fleet_use import used
 from plugin_ui.permissions import ADMIN, READ, SIGNED_IN, caller, readable_experiments, requires
 from plugin_ui.services import services
 
-_DAY_S = 24 * 3600
 _LONGEST_DAYS = 3660
 
 
@@ -57,7 +55,7 @@ class QuotaBody(BaseModel):
 
 
 @requires(READ)
-def read() -> ResponseReturnValue:
+def read_fleet() -> ResponseReturnValue:
     """The fleet as the caller may see it."""
     status = fleet_status(services(), readable_experiments(), version=version("mlflow-lmms"), now=time.time())
     return jsonify(flat(asdict(status)))
@@ -74,15 +72,13 @@ def flat(status: dict[str, Any]) -> dict[str, Any]:
 @requires(ADMIN)
 def change_box(box: str, change: str) -> ResponseReturnValue:
     """Pause (no new work), drain (what runs goes on elsewhere too) or resume a box."""
+    admin = services().box_admin
+    changes = {"pause": admin.pause, "drain": admin.drain, "resume": admin.resume}
+    if change not in changes:
+        raise NotFoundError(f"a box knows {', '.join(changes)}, not {change[:80]!r}")
     body = parse_body(BoxChange)
-    core = services()
-    changes: dict[str, Callable[..., None]] = {
-        "pause": core.box_admin.pause,
-        "drain": core.box_admin.drain,
-        "resume": core.box_admin.resume,
-    }
     changes[change](box, by=caller().username, reason=body.reason)
-    word = core.box_admin.states().get(box)
+    word = admin.states().get(box)
     return jsonify({"box": box, "state": word.state if word is not None else "open"})
 
 
@@ -94,35 +90,14 @@ def forget_box(box: str) -> ResponseReturnValue:
 
 
 @requires(READ)
-def use() -> ResponseReturnValue:
+def read_use() -> ResponseReturnValue:
     """GPU-hours, idle share and queue wait ``?by=user|box|run`` of the last ``?days=``."""
     by, days = request.args.get("by", "user"), whole_number("days", 30, 1, _LONGEST_DAYS)
     return jsonify({"by": by, "days": days, "use": [asdict(row) for row in used(by, days)]})
 
 
-def used(by: str, days: int) -> list[UseSummary]:
-    """The use that the caller may see: every box's, their own, and that of runs that they may read.
-
-    Raises:
-        InvalidRequestError: there is no such grouping.
-    """
-    core, who, readable = services(), caller(), readable_experiments()
-    since = time.time() - days * _DAY_S
-    if by == "box":
-        return core.gpu_use.by_box(since)
-    if by == "user":
-        return [row for row in core.gpu_use.by_user(since) if who.is_admin or row.name == who.username]
-    if by == "run":
-        rows = core.gpu_use.by_run(since)
-        if readable is None:
-            return rows
-        ours = {e.run_id for e in core.store.search(experiment_ids=readable, limit=len(rows) + 10_000)}
-        return [row for row in rows if row.name in ours]
-    raise InvalidRequestError(f"by: expected user, box or run, got {by[:80]!r}")
-
-
 @requires(SIGNED_IN)
-def quotas() -> ResponseReturnValue:
+def read_quotas() -> ResponseReturnValue:
     """The default quota and those that differ; users see their own."""
     found, who = services().quotas.all(), caller()
     own = {user: asdict(quota) for user, quota in found.users.items() if who.is_admin or user == who.username}

@@ -12,11 +12,12 @@ from flask import redirect, request, url_for
 from mlflow.entities import Run
 from werkzeug.wrappers import Response
 
+from mlflow_lmms.board import REPORTED
 from mlflow_lmms.errors import LmmsError
 from mlflow_lmms.evaluation import Evaluation, TaskStatus
 from mlflow_lmms.evaluation_json import command_line
-from mlflow_lmms.leaderboard import REPORTED
 from mlflow_lmms.names import Artifact
+from mlflow_lmms.part_attempts import PartAttempt, attempts_of
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import FINAL, State
@@ -35,7 +36,7 @@ from plugin_ui.pages.result_findings import (
     group_lines,
     stability_lines,
 )
-from plugin_ui.pages.trouble import Trouble, look_at_queue, waiting_trouble
+from plugin_ui.pages.trouble import QueueView, Trouble, look_at_queue, waiting_trouble
 from plugin_ui.permissions import EDIT, READ, allowed, caller, requires
 from plugin_ui.services import services
 from plugin_ui.stored_files import StoredFile, stored_files
@@ -72,6 +73,9 @@ class EvaluationContext:
     has_log: bool
     trouble: Trouble | None
     place: int | None
+    wait: str | None
+    attempts: list[PartAttempt]
+    gpu_hours: float | None
     workers: list[str]
     experiment: str
     experiment_url: str
@@ -79,6 +83,7 @@ class EvaluationContext:
     command: str | None
     can_cancel: bool
     can_retry: bool
+    can_rescore: bool
     live: bool
     now: float
     events_url: str
@@ -95,11 +100,12 @@ def show(run_id: str) -> str:
     found = {} if published is not None else _task_results(core, evaluation)
     samples_url = partial(url_for, "lmms.samples", run_id=run_id)
     metrics = {task: task_metrics(result, run.data.metrics) for task, result in found.items()}
-    queue = look_at_queue(core.queue)
+    queue = look_at_queue(core)
     may_edit = allowed(EDIT, evaluation.experiment_id, caller().username)
     experiment = core.client.get_experiment(evaluation.experiment_id)
     experiment_route = f"/experiments/{evaluation.experiment_id}"
     files = stored_files(run_id)
+    attempts = attempts_of(core.store.engine, run_id)
     context = EvaluationContext(
         evaluation=evaluation,
         lines=[
@@ -119,6 +125,9 @@ def show(run_id: str) -> str:
         has_log=evaluation.queued_here or any(file.path == Artifact.LOG for file in files),
         trouble=waiting_trouble(queue, evaluation),
         place=queue.places.get(run_id) if evaluation.state is State.QUEUED else None,
+        wait=_wait(queue, evaluation),
+        attempts=attempts,
+        gpu_hours=sum(attempt.gpu_hours or 0.0 for attempt in attempts) if attempts else None,
         workers=sorted({f"{part.box} / {part.slot}" for part in evaluation.parts if part.box}),
         experiment=experiment.name,
         experiment_url=mlflow_url(experiment_route),
@@ -126,6 +135,7 @@ def show(run_id: str) -> str:
         command=command_line(evaluation) if evaluation.queued_here else None,
         can_cancel=may_edit and evaluation.state not in FINAL and not evaluation.cancel_requested,
         can_retry=may_edit and evaluation.queued_here and evaluation.state in (State.FAILED, State.CANCELLED),
+        can_rescore=may_edit and _rescorable(evaluation),
         live=evaluation.state not in FINAL,
         now=time.time(),
         events_url=f"{request.script_root}/lmms/events/runs/{run_id}",
@@ -146,6 +156,24 @@ def retry(run_id: str) -> Response:
     """Queue what failed or was cancelled again and go back to the evaluation's page."""
     services().lifecycle.retry(run_id)
     return redirect(url_for("lmms.evaluation", run_id=run_id), 303)
+
+
+@requires(EDIT, run="run_id")
+def rescore(run_id: str) -> Response:
+    """Score every finished task again from its stored answers and go back to the evaluation's page."""
+    services().lifecycle.rescore(run_id, None)
+    return redirect(url_for("lmms.evaluation", run_id=run_id), 303)
+
+
+def _rescorable(evaluation: Evaluation) -> bool:
+    """Whether there are answers to score again, and nobody works on the run."""
+    done = any(task.state is State.FINISHED for task in evaluation.tasks)
+    return evaluation.queued_here and evaluation.state in FINAL and done
+
+
+def _wait(queue: QueueView, evaluation: Evaluation) -> str | None:
+    wait = queue.waits.get(evaluation.run_id)
+    return wait.reason if wait is not None and evaluation.state is State.QUEUED else None
 
 
 def _task_results(core: Services, evaluation: Evaluation) -> dict[str, TaskResult]:

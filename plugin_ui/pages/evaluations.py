@@ -14,7 +14,7 @@ from plugin_ui.narrowing import narrowed, parse_state
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
 from plugin_ui.pages.frame import render
 from plugin_ui.pages.origin import origin_words
-from plugin_ui.pages.trouble import Trouble, look_at_queue
+from plugin_ui.pages.trouble import QueueView, Trouble, look_at_queue
 from plugin_ui.permissions import READ, readable_experiments, requires
 from plugin_ui.services import services
 
@@ -49,6 +49,7 @@ class Line:
     state: str
     cancelling: bool
     place: int | None
+    reason: str | None
     priority: str
     tasks: int
     finished: int
@@ -88,9 +89,9 @@ def show() -> str:
         before=request.args.get("before", type=float),
         limit=_PAGE + 1,
     )
-    queue = look_at_queue(core.queue)
+    queue = look_at_queue(core)
     context = EvaluationsContext(
-        lines=[_line(evaluation, queue.places.get(evaluation.run_id)) for evaluation in found[:_PAGE]],
+        lines=[_line(evaluation, queue) for evaluation in found[:_PAGE]],
         filters=filters,
         states=[str(state) for state in State],
         models=sorted({evaluation.model for evaluation in found}),
@@ -107,7 +108,9 @@ def feed_url() -> str:
     return f"{request.script_root}/lmms/events/feed?after={int(time.time() * 1000)}-0"
 
 
-def _line(evaluation: Evaluation, place: int | None) -> Line:
+def _line(evaluation: Evaluation, queue: QueueView) -> Line:
+    waits = evaluation.state is State.QUEUED
+    wait = queue.waits.get(evaluation.run_id) if waits else None
     states = [task.state for task in evaluation.tasks]
     return Line(
         run_id=evaluation.run_id,
@@ -119,7 +122,8 @@ def _line(evaluation: Evaluation, place: int | None) -> Line:
         origin=origin_words(evaluation),
         state=evaluation.state,
         cancelling=evaluation.cancel_requested,
-        place=place if evaluation.state is State.QUEUED else None,
+        place=queue.places.get(evaluation.run_id) if waits else None,
+        reason=wait.reason if wait is not None else None,
         priority=evaluation.priority,
         tasks=len(states),
         finished=states.count(State.FINISHED),

@@ -56,6 +56,12 @@ def file_size(size: int | None) -> str:
     return f"{amount:.1f} GB"
 
 
+def memory_size(size: int) -> str:
+    """Memory in the binary units that GPUs are sold by."""
+    amount = size / (1 << 30)
+    return f"{amount:.0f} GiB" if amount >= 10 or amount == 0 else f"{amount:.1f} GiB"
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "score": score,
     "short": short,
@@ -63,4 +69,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "iso_time": iso_time,
     "utc_time": utc_time,
     "file_size": file_size,
+    "memory_size": memory_size,
 }

@@ -59,6 +59,7 @@ _TABS = (
         "evaluations",
         frozenset({"lmms.evaluations", "lmms.evaluation", "lmms.samples"}),
     ),
+    ("lmms.fleet", "Fleet", "fleet", frozenset({"lmms.fleet", "lmms.change_box"})),
     ("lmms.suites", "Suites", "suites", frozenset({"lmms.suites", "lmms.suite", "lmms.store_suite"})),
     (
         "lmms.new_evaluation",

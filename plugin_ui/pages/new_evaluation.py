@@ -15,9 +15,20 @@ from mlflow_lmms.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
+from mlflow_lmms.lmms_eval_command import read_command
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.suite import SuiteRevision
-from plugin_ui.pages.evaluation_form import LABELS, MORE, PRIORITIES, FilledForm, empty_form, read_form
+from plugin_ui.pages.evaluation_form import (
+    LABELS,
+    LAUNCHES,
+    MORE,
+    PLACE,
+    PRIORITIES,
+    FilledForm,
+    empty_form,
+    form_of,
+    read_form,
+)
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
 from plugin_ui.pages.frame import render
 from plugin_ui.pages.trouble import Trouble, look_at_queue
@@ -51,7 +62,11 @@ class NewEvaluationContext:
     experiments: list[ExperimentChoice]
     default_experiment: str
     priorities: tuple[str, ...]
+    launches: tuple[str, ...]
     more_open: bool
+    place_open: bool
+    left_out: tuple[str, ...]
+    pasted_problem: str | None
     trouble: Trouble | None
     tasks_url: str
 
@@ -89,7 +104,17 @@ def _at_fault(error: LmmsError, asked: EvaluationRequest) -> str:
     return ""
 
 
-def _page(form: FilledForm) -> str:
+@requires(READ)
+def paste() -> ResponseReturnValue:
+    """Fill the form in from a command of lmms-eval; it may hold a secret and is not shown again."""
+    try:
+        pasted = read_command(request.form.get("command", ""))
+        return _page(form_of(pasted.request), pasted.left_out)
+    except InvalidRequestError as error:
+        return _page(empty_form({}), pasted_problem=error.message), error.http_status
+
+
+def _page(form: FilledForm, left_out: tuple[str, ...] = (), pasted_problem: str | None = None) -> str:
     core = services()
     catalogue = core.catalogue()
     versions = readable_models()
@@ -104,8 +129,18 @@ def _page(form: FilledForm) -> str:
         experiments=experiment_choices(core.client, readable_experiments()),
         default_experiment=core.settings.experiment,
         priorities=PRIORITIES,
-        more_open=any(form.values[name] for name in MORE) or any(name in MORE for name in form.problems),
-        trouble=look_at_queue(core.queue).trouble,
+        launches=LAUNCHES,
+        more_open=_filled(form, MORE),
+        place_open=_filled(form, PLACE),
+        left_out=left_out,
+        pasted_problem=pasted_problem,
+        trouble=look_at_queue(core).trouble,
         tasks_url=url_for("lmms_api.search_tasks"),
     )
     return render(context)
+
+
+def _filled(form: FilledForm, names: tuple[str, ...]) -> bool:
+    """Whether one of these fields is not as an empty form has it, or has a problem."""
+    untouched = empty_form({}).values
+    return any(form.values[name] != untouched[name] or name in form.problems for name in names)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
-from mlflow_lmms.evaluation_queue import Box, EvaluationQueue
+from mlflow_lmms.evaluation_queue import Box
+from mlflow_lmms.planner.fleet import Cause, Wait
+from mlflow_lmms.queue_keys import split_job_id
+from mlflow_lmms.services import Services
 from mlflow_lmms.states import State
+from plugin_ui.fleet_status import without_names
 from plugin_ui.queue_places import queue_places
 
 _WORKER = "mlflow-lmms worker"
+#: Reasons to wait that do not go away by themselves.
+_HEADINGS = {
+    Cause.NO_BOX: "No box is there that could run it.",
+    Cause.NEVER_FITS: "No box of the fleet can run it.",
+    Cause.BOXES_CLOSED: "The boxes that could run it take no work.",
+}
 
 
 @dataclass(frozen=True)
@@ -28,22 +39,37 @@ class QueueView:
 
     places: dict[str, int]
     boxes: tuple[Box, ...]
+    waits: dict[str, Wait]
     trouble: Trouble | None
 
 
-def look_at_queue(queue: EvaluationQueue) -> QueueView:
-    """Ask the queue server for places and workers; its absence is a trouble and no error."""
+def look_at_queue(core: Services) -> QueueView:
+    """Ask the queue server for places, reasons and workers; its absence is a trouble and no error."""
     try:
-        waiting, boxes = queue.queued(), tuple(queue.boxes())
+        waiting, boxes, waits = core.queue.queued(), tuple(core.queue.boxes()), core.fleet.waits()
     except UnavailableError as error:
-        return QueueView({}, (), Trouble("The queue server does not answer.", error.message, "mlflow-lmms doctor"))
-    return QueueView(queue_places(waiting), boxes, None if boxes else _no_worker())
+        return QueueView({}, (), {}, no_queue_server(error))
+    return QueueView(queue_places(waiting), boxes, _by_run(waiting, waits), None if boxes else no_worker())
+
+
+def _by_run(waiting: list[str], waits: Mapping[str, Wait]) -> dict[str, Wait]:
+    """The reason of each run's first waiting part."""
+    found: dict[str, Wait] = {}
+    for job in waiting:
+        if job in waits:
+            wait = waits[job]
+            found.setdefault(split_job_id(job)[0], replace(wait, reason=without_names(wait.reason)))
+    return found
 
 
 def waiting_trouble(view: QueueView, evaluation: Evaluation) -> Trouble | None:
     """Why a queued evaluation cannot start now although it stands in the queue; None when it can or has started."""
     if evaluation.state is not State.QUEUED or view.trouble is not None:
         return view.trouble if evaluation.state is State.QUEUED else None
+    wait = view.waits.get(evaluation.run_id)
+    if wait is not None:
+        heading = _HEADINGS.get(wait.cause)
+        return Trouble(heading, wait.reason) if heading is not None else None
     needed = max(part.gpus for part in evaluation.parts)
     environment = evaluation.request.environment
     fitting = [box for box in view.boxes if box.can_run(needed)]
@@ -56,6 +82,12 @@ def waiting_trouble(view: QueueView, evaluation: Evaluation) -> Trouble | None:
     return None
 
 
-def _no_worker() -> Trouble:
+def no_queue_server(error: UnavailableError) -> Trouble:
+    """The queue server is away."""
+    return Trouble("The queue server does not answer.", error.message, "mlflow-lmms doctor")
+
+
+def no_worker() -> Trouble:
+    """No box is connected."""
     text = "What is queued waits until one starts. Start one on a machine with GPUs, or on this one:"
     return Trouble("No worker is listening.", text, _WORKER)

@@ -1,6 +1,7 @@
 // One evaluation, live: progress, rate and running score per task, and the log. What the server renders is refreshed
 // when a state changes; what moves many times a second is drawn here.
 
+import { GpuView } from "./gpu_view.js";
 import { LogView } from "./log_view.js";
 import { Refresher } from "./refresh.js";
 import { drawScores, formatScore } from "./score_chart.js";
@@ -12,6 +13,8 @@ const chart = document.getElementById("chart");
 const news = document.getElementById("news");
 const consoleRoot = document.getElementById("console");
 const log = consoleRoot && new LogView(consoleRoot); // a run that was imported may have none
+const gpuRoot = document.getElementById("gpus");
+const gpus = gpuRoot && new GpuView(gpuRoot); // of a run that goes on
 const refresher = new Refresher(250);
 const progress = new Map();
 const scores = new Map();
@@ -19,6 +22,7 @@ let inFront = null;
 let drawing = false;
 const wasLive = tasks.dataset.live === "yes";
 const openedAt = Number(tasks.dataset.now);
+const GPU_FRESH_S = 30; // an older sample may be of a GPU that the run does not hold any more
 let announced = 0;
 
 function rowOf(task) {
@@ -86,6 +90,7 @@ function draw() {
     if (row) drawScore(task, row, points);
   }
   drawChart();
+  gpus?.draw();
 }
 
 function drawSoon() {
@@ -130,6 +135,9 @@ const on = {
     points.push(data);
     scores.set(data.task, points);
     inFront = data.task;
+  },
+  gpu(data) {
+    if (data.time > openedAt - GPU_FRESH_S) gpus?.add(data);
   },
   log(data) {
     // Of a run that had ended when the page was opened the log came from its artifact.

@@ -8,6 +8,7 @@
   const TABS = [
     { text: "Leaderboard", path: "/lmms/leaderboard", icon: "leaderboard" },
     { text: "Evaluations", path: "/lmms/evaluations", icon: "evaluations" },
+    { text: "Fleet", path: "/lmms/fleet", icon: "fleet" },
     { text: "Suites", path: "/lmms/suites", icon: "suites" },
     { text: "New evaluation", path: "/lmms/evaluations/new", icon: "new" },
   ];
