@@ -7,7 +7,7 @@ that nobody can do, holds no job up: the job then loads its files itself.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlflow_lmms.fetch_items import FetchItem
@@ -30,6 +30,14 @@ class Held:
     state: FleetState
     waits: tuple[Wait, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    def told(self, waits: Iterable[Wait]) -> tuple[Wait, ...]:
+        """The plan's waits with what is to be said about files, and those that wait for files alone."""
+        noted = (
+            replace(wait, reason=f"{wait.reason}; {self.notes[wait.job]}") if wait.job in self.notes else wait
+            for wait in waits
+        )
+        return (*noted, *self.waits)
 
 
 class FetchChoice:

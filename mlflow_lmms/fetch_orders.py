@@ -136,6 +136,16 @@ class FetchOrders(_Connected):
                 pipeline.expire(fetch_orders_key(box), _ORDERS_STAND_S)
             pipeline.execute()
 
+    def clear(self) -> None:
+        """Take all orders of all boxes back.
+
+        Raises:
+            UnavailableError: the queue server does not answer.
+        """
+        with self._answering():
+            if found := list(self._redis.scan_iter(fetch_orders_key("*"))):
+                self._redis.delete(*found)
+
 
 class BoxFetches(_Connected):
     """The side of one box's fetcher."""

@@ -72,3 +72,11 @@ class Prefetch:
             if choice.orders.get(box) or fetches.orders.get(box):  # those that stand are written again: they run out
                 self._orders.write(box, choice.orders.get(box, {}))
         return held
+
+    def withdraw(self) -> None:
+        """Nothing waits any more: let no box fetch on.
+
+        Raises:
+            UnavailableError: the queue server does not answer.
+        """
+        self._orders.clear()

@@ -138,7 +138,7 @@ class Scheduler:
             return []
         held = self._prefetch.hold(state, {report.box: report.cache for report in reports}, now)
         made = plan(held.state, now, self._policy)
-        made = replace(made, waits=(*made.waits, *held.waits))
+        made = replace(made, waits=held.told(made.waits))
         self._publish(made, now)
         self._last.key, self._last.planned_at, self._last.held = key, self._clock(), bool(held.waits)
         return [*self._give_up(made), *self._spreading.spread(held.state, made, now)]
@@ -148,6 +148,7 @@ class Scheduler:
             self._orders.keep_fresh()
             return
         self._orders.publish(_EMPTY, self._fleet.now())
+        self._prefetch.withdraw()
         self._last.key, self._last.waits = _EMPTY, ()
 
     def _read(self, reports: Sequence[BoxReport]) -> FleetState:
