@@ -6,7 +6,7 @@ A test names its row with ``@pytest.mark.fault("table", "row")``; the table of a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import pytest
 from fault_world import FaultWorld, Run, until
@@ -50,24 +50,29 @@ class FaultReport:
     def nothing_left(self, world: FaultWorld) -> None:
         """Wait until no lease, waiting job or stray process is left."""
         jobs = {run.job for run in world.runs}
-        until(lambda: not (world.leases().keys() & jobs), "the leases to be given up")
+        until(lambda: world.redis.zcard("lmms:leases") == 0, "the leases to be given up")
         until(lambda: not (set(world.queue.queued()) & jobs), "the queue to be empty")
         until(lambda: not world.strays(), f"stray processes to end: {world.strays()}", 30)
-        assert world.redis.zcard("lmms:leases") == 0
         assert list(world.redis.scan_iter("lmms:lease:*")) == []
         self.lost = self.lost or []
         self.left = world.strays()
 
 
 @pytest.fixture
-def fault(request: pytest.FixtureRequest, record_property: pytest.RecordProperty) -> Iterator[FaultReport]:
-    """The report of this test; a test that did not look at what is left fails."""
+def fault(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None], fault_world: FaultWorld
+) -> Iterator[FaultReport]:
+    """The report of this test, which must look at what is left. One that does not ask for `box` begins without any."""
+    if "box" not in request.fixturenames:
+        fault_world.end_boxes()
     report = FaultReport()
     yield report
-    outcome = getattr(request.node, "fault_passed", True)
+    outcome = getattr(request.node, "fault_passed", False)
     marker = request.node.get_closest_marker("fault")
     assert marker is not None, "a fault test names its row"
-    if outcome:
+    if not outcome:
+        fault_world.give_up()
+    else:
         assert report.lost is not None, "a fault test ends with `settles` or `nothing_left`"
         seconds = f"{report.seconds:.1f}" if report.seconds is not None else "-"
         record_property(
@@ -83,7 +88,9 @@ def fault(request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tell the fixture whether the test passed."""
     report = yield
     if report.when == "call":

@@ -28,6 +28,7 @@ from runner_output import documents, write_result
 from mlflow_lmms.client import Client
 from mlflow_lmms.errors import LmmsError
 from mlflow_lmms.evaluation_queue import EvaluationQueue, Lease, job_id, split_job_id
+from mlflow_lmms.kept_process import tied_command
 from mlflow_lmms.redis_server import EmbeddedRedis
 
 RUNNER = Path(__file__).with_name("fault_runner.py")
@@ -282,7 +283,15 @@ class FaultWorld:
         if held:
             program = [sys.executable, "-P", str(HELD_BOX)]
             outside |= self._holding(held, data)
-        command = [*prefix, *program, "worker", "--data-folder", str(data), "--server-url", self.server.url]
+        command = [
+            *prefix,
+            *tied_command(program),
+            "worker",
+            "--data-folder",
+            str(data),
+            "--server-url",
+            self.server.url,
+        ]
         command += ["--environment", f"stand-in={self.python}", *options]
         with log.open("wb") as output:
             process = psutil.Popen(
@@ -326,6 +335,20 @@ class FaultWorld:
         run = Run(self, str(answer["run_id"]), control)
         self.runs.append(run)
         return run
+
+    def give_up(self) -> None:
+        """After a failed test: let nothing of it stand in the way of the next."""
+        for run in self.runs:
+            run.go()
+            with suppress(LmmsError):
+                self.client.cancel(run.run_id)
+        self.end_boxes()
+
+    def end_boxes(self) -> None:
+        """Let no box be there."""
+        for box in self.boxes:
+            if alive(box.process):
+                box.kill()
 
     # What is there
 
