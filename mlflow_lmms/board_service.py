@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_lmms.leaderboard import Board, Cell, Score, make_board
+from mlflow_lmms.board import Board, Cell, Score, make_board
 from mlflow_lmms.run_reader import RunReader
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.task_result import TaskWarning

@@ -138,6 +138,15 @@ class Client:
         """Whether the results of two runs may be compared: ``verdict``, and by task what differs."""
         return self._http.call("GET", "/comparability", query={"first": first, "second": second, "task": task})
 
+    def compare(self, *run_ids: str, tasks: Sequence[str] = ()) -> dict[str, Any]:
+        """Runs against the first of them: ``tasks`` with the baseline's score and each candidate's difference.
+
+        Args:
+            run_ids: two or more.
+            tasks: only these; none: every task that the baseline has.
+        """
+        return self._http.call("GET", "/comparison", query={"run": list(run_ids), "task": list(tasks)})
+
     def index_run(self, run_id: str) -> int:
         """Put what a run holds onto the boards that this program has written by itself; returns how many scores."""
         return int(self._http.call("POST", f"/runs/{quoted(run_id)}/index", body={})["scores"])

@@ -15,10 +15,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from mlflow_lmms.board import Score
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_store import EvaluationStore
-from mlflow_lmms.leaderboard import Score
 from mlflow_lmms.names import MetricName, Tag, cut
 from mlflow_lmms.recorded_run import (
     CLIENT,
@@ -88,6 +88,12 @@ class ScoreIndex:
             rows = list(session.scalars(query))
         alive = self._active({row.run_id: row.experiment_id for row in rows})
         return [_score(row) for row in rows if row.run_id in alive]
+
+    def of_runs(self, run_ids: Collection[str]) -> list[Score]:
+        """Primary scores of these runs, whatever became of them; who may read them is for the caller to ask."""
+        query = select(ScoreRow).where(ScoreRow.primary, ScoreRow.dimension == "", ScoreRow.run_id.in_(run_ids))
+        with self._store.session() as session:
+            return [_score(row) for row in session.scalars(query)]
 
     def suites(self, experiment_ids: Collection[str] | None) -> list[str]:
         """Names of the suites that have scores."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from mlflow_lmms.analysis.holm import holm
-from mlflow_lmms.leaderboard import ALPHA, Board, Cell, Vectors, compare
+from mlflow_lmms.board import ALPHA, Board, Cell, Vectors, compare
 
 
 def verdicts(board: Board, vectors: Vectors) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner_files import FINGERPRINT, doc_hash
 
-from mlflow_lmms.leaderboard import Board, Score, compare, incomparable, make_board, tell_apart
+from mlflow_lmms.board import Board, Score, compare, incomparable, make_board, tell_apart
 from mlflow_lmms.score_vectors import DocumentKeys, ScoreVector
 
 #: Scores per document of a model on a task.

@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 
 from mlflow_lmms.analysis.mean_interval import mean_interval
+from mlflow_lmms.board import Board, Cell, Column, Row, Score
 from mlflow_lmms.catalogue import Catalogue
-from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.samples import MediaReference, Sample
 from mlflow_lmms.task_result import (

@@ -13,11 +13,11 @@ import pytest
 from runner_files import FINGERPRINT, Scores, write_task
 from sqlalchemy import select
 
+from mlflow_lmms.board import Score
 from mlflow_lmms.database import open_database
 from mlflow_lmms.errors import NotFoundError, UnavailableError
 from mlflow_lmms.evaluation_json import evaluation_json
 from mlflow_lmms.evaluation_store import EvaluationStore
-from mlflow_lmms.leaderboard import Score
 from mlflow_lmms.lifecycle import Claim, Owner
 from mlflow_lmms.names import Tag, escape
 from mlflow_lmms.request import EvaluationRequest

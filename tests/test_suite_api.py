@@ -13,6 +13,7 @@ from evaluation_world import EvaluationWorld, Seeded
 from flask.testing import FlaskClient
 from mlflow_process import ADMIN, ALICE, BOB, MlflowProcess
 
+import mlflow_lmms
 from mlflow_lmms.cli.main import run
 from mlflow_lmms.names import Tag
 
@@ -270,3 +271,49 @@ def test_comparable_answers_by_its_exit_code(
     seeded.world.client.set_tag(outsider, Tag.fingerprint("digits_vqa"), json.dumps({"dataset": "d"}))
     assert run(["comparable", one, outsider, "--task", "digits_vqa", "--format", "json"]) == 2
     assert json.loads(capsys.readouterr().out)["verdict"] == "cannot be told"
+
+
+def test_runs_are_compared_with_a_baseline(seeded: Seeded, visitor: FlaskClient, outsider: str) -> None:
+    one, two = seeded.finished["centroid"], seeded.finished["k-nn"]
+    found = get(visitor, f"/comparison?run={one}&run={two}")
+    assert [task["task"] for task in found["tasks"]] == ["digits_robust", "digits_vqa"]
+    told = found["tasks"][1]["candidates"][two]
+    assert told["difference"] == pytest.approx(told["value"] - found["tasks"][1]["baseline"]["value"])
+    assert told["low"] < told["difference"] < told["high"]
+    assert told["wins"] + told["losses"] + told["ties"] == told["n"]
+    assert sum(found["counts"][two].values()) == 2
+    alone = get(visitor, f"/comparison?run={one}&run={two}&task=digits_vqa")
+    assert [task["task"] for task in alone["tasks"]] == ["digits_vqa"]
+    assert "2 to 50" in get(visitor, f"/comparison?run={one}&run={one}", 400)["error"]["message"]
+    get(visitor, f"/comparison?run={one}&run={'0' * 32}", 404)
+
+
+@pytest.mark.usefixtures("command_line")
+def test_a_comparison_on_the_command_line_and_as_a_data_frame(
+    seeded: Seeded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = seeded.finished["centroid"], seeded.finished["k-nn"]
+    assert run(["compare", one, two]) == 0
+    shown = capsys.readouterr().out
+    assert "digits_vqa" in shown and "difference" in shown and "of 2 tasks" in shown
+    assert run(["compare", one, two, "--task", "digits_vqa", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)["tasks"][0]["candidates"][two]
+    frame = mlflow_lmms.compare(one, two)
+    assert list(frame["task"]) == ["digits_robust", "digits_vqa"]
+    assert frame["difference"][1] == told["difference"]
+    board = mlflow_lmms.leaderboard()
+    assert {"centroid", "k-nn"} <= {model.split(" ")[0] for model in board["model"]}
+    assert {"task", "value", "low", "high", "rank"} <= set(board.columns)
+
+
+def test_documents_are_planned_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["power", "--difference", "0.03", "--deviation", "0.3333333", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["documents_needed"] == pytest.approx(969, abs=2)
+    assert run(["power", "--documents", "1000"]) == 0
+    assert "smallest difference" in capsys.readouterr().out
+    assert run(["power", "--margin", "0.02", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["documents_needed_to_pass"] > 1000
+    assert run(["power"]) == 2
+    assert "--difference" in capsys.readouterr().err
+    assert run(["power", "--difference", "0.5"]) == 2
+    assert "--disagreement" in capsys.readouterr().err

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from flask import request, url_for
 
+from mlflow_lmms.board import Board, Cell, Column, Row, Score
 from mlflow_lmms.board_service import ranked_board
-from mlflow_lmms.leaderboard import Board, Cell, Column, Row, Score
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.reading.result_warnings import ranked as is_ranked
 from mlflow_lmms.task_result import TaskWarning

@@ -1,0 +1,61 @@
+"""What the analysis finds as pandas data frames, for notebooks: one row for each cell, read from the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlflow_lmms.client import Client
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CELL = ("value", "low", "high", "n", "rank", "tied", "note", "run_id", "recorded_at")
+
+
+def leaderboard(client: Client | None = None, **narrowed: Any) -> pd.DataFrame:
+    """The leaderboard, one row for each model and task, the best model first.
+
+    Args:
+        narrowed: `suite`, `experiment`, `partial` and `flagged` of `Client.leaderboard`.
+    """
+    import pandas as pd  # a second that other programs need not wait for
+
+    board = (client or Client()).leaderboard(**narrowed)
+    columns = {column["task"]: column for column in board["columns"]}
+    rows = [
+        {
+            "model": row["model"],
+            "overall_rank": row["rank"],
+            "win_rate": row["win_rate"],
+            "task": task,
+            "metric": columns[task]["metric"],
+            "filter": columns[task]["filter"],
+            **{name: cell[name] for name in _CELL},
+        }
+        for row in board["rows"]
+        for task, cell in sorted(row["cells"].items())
+    ]
+    names = ("model", "overall_rank", "win_rate", "task", "metric", "filter", *_CELL)
+    return pd.DataFrame(rows, columns=list(names))
+
+
+def compare(*run_ids: str, tasks: Sequence[str] = (), client: Client | None = None) -> pd.DataFrame:
+    """Runs against the first of them, one row for each candidate and task (`comparison.TaskDifference`)."""
+    import pandas as pd
+
+    found = (client or Client()).compare(*run_ids, tasks=tasks)
+    rows = [
+        {
+            "task": task["task"],
+            "metric": task["metric"],
+            "filter": task["filter"],
+            "baseline": task["baseline"]["value"],
+            "run_id": run_id,
+            "model": found["models"][run_id],
+            **told,
+        }
+        for task in found["tasks"]
+        for run_id, told in task["candidates"].items()
+    ]
+    return pd.DataFrame(rows)
