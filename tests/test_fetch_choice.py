@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_job_waits_until_one_box_has_its_files_and_then_goes_there() -> None:
     held = fleet.look(job())
     assert held.waits == () and fleet.ordered() == {}
     (ready,) = held.state.jobs
-    assert ready.boxes == {"a"} and ready.home == "a"
+    assert ready.boxes == frozenset({"a"}) and ready.home == "a"
     assert [start.box for start in plan(held.state, NOW).starts] == ["a"]
 
 
@@ -106,13 +107,13 @@ def test_boxes_that_share_a_cache_are_all_ready_when_one_has_fetched() -> None:
     fleet.look(job())
     assert list(fleet.orders) == ["a"]
     fleet.has("shared", MODEL, DATA)
-    assert fleet.look(job()).state.jobs[0].boxes == {"a", "b"}
+    assert fleet.look(job()).state.jobs[0].boxes == frozenset({"a", "b"})
 
 
 def test_a_registered_model_s_files_are_there_for_their_box_alone() -> None:
     fleet = Fleet(caches={"a": "shared", "b": "shared"})
     fleet.has("box:b", FILES)
-    assert fleet.look(job(), items=(FILES,)).state.jobs[0].boxes == {"b"}
+    assert fleet.look(job(), items=(FILES,)).state.jobs[0].boxes == frozenset({"b"})
 
 
 def test_the_order_goes_where_the_job_would_find_its_place() -> None:
@@ -139,13 +140,13 @@ def test_a_job_that_waits_long_for_its_box_is_fetched_for_elsewhere() -> None:
     fleet = Fleet()
     fleet.has("cache-a", MODEL, DATA)
     fleet.leases = (Lease("other-0", "bob", "a", ("a-0", "a-1"), NOW - 10, estimated_s=5000),)
-    assert fleet.look(job()).state.jobs[0].boxes == {"a"}
+    assert fleet.look(job()).state.jobs[0].boxes == frozenset({"a"})
     assert fleet.ordered() == {}
     fleet.now = NOW + 130
     held = fleet.look(job())
-    assert held.state.jobs[0].boxes == {"a"} and fleet.ordered() == {"b": {"lab/small", "lab/sums"}}
+    assert held.state.jobs[0].boxes == frozenset({"a"}) and fleet.ordered() == {"b": {"lab/small", "lab/sums"}}
     fleet.tell("b", MODEL, state="failed", message="the disk became full")
-    assert fleet.look(job()).state.jobs[0].boxes == {"a", "b"}, "it must not wait for a fetch that failed"
+    assert fleet.look(job()).state.jobs[0].boxes == frozenset({"a", "b"}), "it must not wait for a fetch that failed"
 
 
 def test_a_failed_fetch_is_tried_at_one_more_place_and_then_the_job_goes_on_as_it_is() -> None:
@@ -210,8 +211,6 @@ def model(**arguments: str) -> ResolvedModel:
 
 
 def task(**kwargs: Any) -> CatalogueTask:
-    from pathlib import Path
-
     facts: dict[str, Any] = {"download": Derived(True, "", 1.0), "dataset": "lab/sums", "dataset_kwargs": kwargs}
     return CatalogueTask("t", Path("t.yaml"), "generate_until", tags=(), own=False, **facts)
 

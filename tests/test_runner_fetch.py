@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 from fake_hub import FakeHub, Repository, serve
 
 from mlflow_lmms.fetch_items import FetchItem
+from worker.runner.fetch_failure import explain
 from worker.runner.repository_fetch import unwanted_files
 
 REPOSITORY = Path(__file__).parents[1]
@@ -219,9 +222,22 @@ def test_weights_are_fetched_in_one_format() -> None:
 
 
 def wait_until(found: Any, what: str) -> None:
-    import time
-
     deadline = time.monotonic() + DEADLINE_S
     while not found():
         assert time.monotonic() < deadline, f"waited for {what}"
         time.sleep(0.05)
+
+
+def test_failures_are_explained_whatever_library_raised_them() -> None:
+    class ConnectTimeout(Exception):
+        pass
+
+    class LocalTokenNotFoundError(OSError):
+        pass
+
+    full = RuntimeError("while writing")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert "the disk became full" in explain(full, "lab/small", token=False)
+    assert "the Hub cannot be reached" in explain(ConnectTimeout(), "lab/small", token=False)
+    assert "secret HF_TOKEN" in explain(LocalTokenNotFoundError(), "lab/small", token=False)
+    assert explain(ValueError("odd"), "lab/small", token=False) == "lab/small: ValueError: odd"

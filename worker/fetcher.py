@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import FrameType
 
 from mlflow_lmms.errors import InvalidRequestError, UnavailableError
@@ -65,6 +66,8 @@ class Fetcher:
                     time.sleep(_LOOK_EVERY_S)
         finally:
             self._end_process()
+            with suppress(UnavailableError):
+                self._fetches.end()
             self._fetches.close()
 
     def _step(self) -> None:
