@@ -87,6 +87,7 @@ class Artifact:
     LOG = "lmms/log.jsonl"
     ENVIRONMENT = "lmms/environment.json"
     COMMAND = "lmms/command.txt"
+    CHECKPOINT = "lmms/checkpoint"
 
     @staticmethod
     def samples(task: str) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from mlflow_lmms.errors import InvalidRequestError
 from mlflow_lmms.http import HttpApi, until_available
+from mlflow_lmms.protocol import agreed
 from mlflow_lmms.states import FailureClass, State
 from mlflow_lmms.work_order import PROTOCOL, Use, WorkOrder
 
@@ -39,7 +41,7 @@ class WorkerApi:
         Raises:
             StaleTokenError: with ``details["minimum_token"]``, when a newer token had the part.
             ConflictError: nothing is left to do, or the run is cancelled.
-            InvalidRequestError: worker and server have no protocol in common; with the command that helps.
+            ConfigurationError: worker and server have no protocol in common; with the command that helps.
         """
         told = {"box": box, "slot": slot, "gpus": list(gpus)}
         try:
@@ -89,7 +91,7 @@ class WorkerApi:
 
     def _common_protocol(self) -> int:
         health = until_available(lambda: self._http.call("GET", "/health"), keep_trying=self._keep_trying)
-        return common_protocol(int(health["protocol"]), str(health.get("version") or ""))
+        return agreed(int(health["protocol"]), str(health.get("version")), version("mlflow-lmms"))
 
     def _post(self, call: str, held: HeldPart, body: dict[str, Any]) -> dict[str, Any]:
         sent = {**_owner(held), **body}
@@ -98,21 +100,6 @@ class WorkerApi:
             lambda: self._http.call("POST", f"/worker/{call}", body=sent, headers={"Idempotency-Key": key}),
             keep_trying=self._keep_trying,
         )
-
-
-def common_protocol(server: int, version: str) -> int:
-    """The lower of the server's protocol and ours.
-
-    Raises:
-        InvalidRequestError: they are more than one apart.
-    """
-    if abs(server - PROTOCOL) <= 1:
-        return min(server, PROTOCOL)
-    what = f"'mlflow-lmms=={version}'" if version else "the server's version of mlflow-lmms"
-    raise InvalidRequestError(
-        f"the server speaks worker protocol {server}, this worker {PROTOCOL} and {PROTOCOL - 1}: run "
-        f"`pip install {what}` on this box, or upgrade the server"
-    )
 
 
 def _owner(held: HeldPart) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from mlflow_lmms.run_recorder import RunRecorder
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import FailureClass, State
 from mlflow_lmms.task_result import TaskResult, read_task_result
-from mlflow_lmms.work_order import ResolvedModel, WorkOrder
+from mlflow_lmms.work_order import ResolvedModel, Use, WorkOrder
 from mlflow_lmms.worker_api_client import HeldPart, WorkerApi
 from worker.assignment import Assignment
 from worker.delivery import Delivery
@@ -80,8 +80,8 @@ class Server(WorkerApi):
         self.retries += retryable
         return State.QUEUED if retryable and self.retries <= 2 else State.FAILED
 
-    def part_finished(self, held: HeldPart) -> None:
-        self._note("part finished")
+    def part_finished(self, held: HeldPart, *, given_back: bool = False, use: Use | None = None) -> None:
+        self._note("part finished", given_back, use)
 
     def heartbeat(self, held: HeldPart) -> bool:
         if self.trouble is not None:
@@ -89,7 +89,7 @@ class Server(WorkerApi):
         return self.cancelled
 
     def names(self) -> list[tuple[Any, ...]]:
-        return [call[:2] for call in self.told]
+        return [call[:1] if call[0] == "part finished" else call[:2] for call in self.told]
 
 
 class Recorder(RunRecorder):
@@ -214,6 +214,7 @@ def test_the_runner_is_asked_as_the_protocol_says(world: World) -> None:
         "repeats": None, "chunk_size": 8, "cache_folder": str(world.spool.cache),
         "output_folder": str(world.spool.output), "thumbnail_bytes": 0, "device": None, "trust_remote_code": False,
         "primary": {}, "dimensions": {}, "errored": {"policy": "as_scored", "fail_above": None},
+        "processes": 1, "rescore_from": None, "rate": None,
     }  # fmt: skip
 
 
@@ -383,7 +384,7 @@ def test_a_secret_appears_nowhere(world: World, empty_valkey: str) -> None:
     for line in ("stdout ***", "api_key=***", "log ***", "Traceback ***"):
         assert line in log
     with redis.Redis.from_url(empty_valkey) as connection:
-        stored = repr([connection.xrange(key) for key in connection.scan_iter(type="stream")])
+        stored = repr([connection.xrange(key) for key in connection.scan_iter(_type="stream")])
     assert "stdout ***" in stored
     for place in (log, repr(world.server.told), repr(command_lines), stored, repr(world.recorder.files)):
         assert SECRET not in place

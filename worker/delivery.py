@@ -22,7 +22,9 @@ from mlflow_lmms.names import DEFAULT_FILTER
 from mlflow_lmms.run_recorder import RunRecorder
 from mlflow_lmms.states import FailureClass, State
 from mlflow_lmms.task_result import TaskResult
+from mlflow_lmms.work_order import Use
 from mlflow_lmms.worker_api_client import HeldPart, WorkerApi
+from worker.patience import Patience
 from worker.stop_request import StopFlag, StopReason
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Delivery:
         attempt: int,
         tasks: Collection[str],
         stop: StopFlag,
+        patience: Patience | None = None,
     ) -> None:
         self._thread = threading.Thread(target=self._run, name=f"delivery {held.run_id}", daemon=True)
         self._api = api
@@ -53,6 +56,7 @@ class Delivery:
         self._open = set(tasks)
         self._announced: set[str] = set()
         self._stop = stop
+        self._patience = patience or Patience(stop, float("inf"))
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._last: Callable[[], None] | None = None
         self._gave_up = False
@@ -84,17 +88,19 @@ class Delivery:
         """A task has no result."""
         self._steps.put(lambda: self._fail(task, failure, message, tail, retryable))
 
-    def close(self, folder: Path, *, by_hand: bool = False) -> None:
+    def close(self, folder: Path, *, by_hand: bool = False, given_back: bool = False, use: Use | None = None) -> None:
         """Nothing more comes: deliver the files of the run in `folder`, and end.
 
         Args:
             by_hand: whether the part was stopped, perhaps by somebody who did not tell the server.
+            given_back: whether it was stopped before its end through no fault of its own.
+            use: what it used of its GPUs.
         """
         if by_hand:
             self._steps.put(self._explain)
         self._steps.put(lambda: self._files(folder))
         self._steps.put(lambda: self._last() if self._last is not None else None)
-        self._steps.put(lambda: self._api.part_finished(self._held))
+        self._steps.put(lambda: self._api.part_finished(self._held, given_back=given_back, use=use))
         self._steps.put(None)
 
     # On the thread
@@ -116,6 +122,7 @@ class Delivery:
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
+            self._patience.answered()
         except StaleTokenError as error:
             logger.error("the part is lost: %s", error)
             self.lost = True
@@ -205,7 +212,7 @@ class Delivery:
                 trouble: Exception = error
             except _away() as error:
                 trouble = error
-            if not self._stop.leaves_time():
+            if not self._patience.keep_trying():
                 raise UnavailableError(f"MLflow does not take the results: {trouble}")
             logger.warning("MLflow does not take the results now: %s", trouble)
             time.sleep(pause)

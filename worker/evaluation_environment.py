@@ -15,6 +15,7 @@ import mlflow_lmms
 import worker
 from mlflow_lmms.errors import InvalidRequestError
 from mlflow_lmms.settings import Settings
+from worker.gpu_pinning import DeviceFormat, visible_devices
 from worker.process_tree import LEASE_VARIABLE
 
 _PLAIN = re.compile(
@@ -57,9 +58,18 @@ def resolve_secrets(names: Iterable[str], settings: Settings, environ: Mapping[s
 
 
 def runner_environ(
-    environ: Mapping[str, str], *, mark: str, gpus: Iterable[str], secrets: Mapping[str, str]
+    environ: Mapping[str, str],
+    *,
+    mark: str,
+    gpus: Iterable[str],
+    secrets: Mapping[str, str],
+    device_format: DeviceFormat = "uuid",
 ) -> dict[str, str]:
-    """The runner's whole environment."""
+    """The runner's whole environment.
+
+    Raises:
+        UnavailableError: the driver does not tell the index of a GPU, where that is asked for.
+    """
     allowed = {
         name: value
         for name, value in environ.items()
@@ -70,7 +80,7 @@ def runner_environ(
         **secrets,
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
-        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        **visible_devices(tuple(gpus), device_format),
         LEASE_VARIABLE: mark,
     }
 

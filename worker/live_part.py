@@ -43,6 +43,10 @@ class LivePart:
         final = kind == "score" and bool(data["final"])
         self._append(kind, data, self._feed() if final else None)
 
+    def gpu(self, data: Mapping[str, Any]) -> None:
+        """Show what the GPUs do."""
+        self._append("gpu", data, None)
+
     def log(self, lines: list[dict[str, Any]]) -> None:
         """Show lines of the log."""
         self._append("log", {"lines": lines}, None)

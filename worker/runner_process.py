@@ -61,17 +61,22 @@ class RunnerProcess:
         self._drained_at: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, request: Mapping[str, Any]) -> None:
-        """Start it. Call it from the thread whose end is to end the runner (see `kept_process`)."""
+    def start(self, request: Mapping[str, Any], inherited: Mapping[str, int] | None = None) -> None:
+        """Start it. Call it from the thread whose end is to end the runner (see `kept_process`).
+
+        Args:
+            inherited: further descriptors that it has, by the variable that tells it their number.
+        """
         events, descriptor = os.pipe()
+        descriptors = {**(inherited or {}), EVENT_DESCRIPTOR: descriptor}
         self._process = subprocess.Popen(
             kept_command(self._command, self._grace_s),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**self._environ, EVENT_DESCRIPTOR: str(descriptor)},
+            env={**self._environ, **{name: str(number) for name, number in descriptors.items()}},
             cwd=self._folder,
-            pass_fds=(descriptor,),
+            pass_fds=tuple(descriptors.values()),
             start_new_session=True,
         )
         os.close(descriptor)

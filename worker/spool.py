@@ -15,7 +15,9 @@ from mlflow_lmms.evaluation_queue import job_id
 from mlflow_lmms.task_result import read_task_result
 
 _FOLDER = "spool"
-_OUTPUT, _CACHE, _WORK = "output", "cache", "work"
+_OUTPUT, _CACHE, _WORK, _EARLIER = "output", "cache", "work", "earlier"
+#: Names the fencing token under which the cache was last written to.
+_WRITTEN_UNDER = "written-under"
 
 
 class Spool:
@@ -26,6 +28,8 @@ class Spool:
         self.output = self.folder / _OUTPUT
         self.cache = self.folder / _CACHE
         self.work = self.folder / _WORK
+        #: Samples of earlier attempts.
+        self.earlier = self.folder / _EARLIER
 
     def prepare(self) -> None:
         """Make the folders; for this user alone, because answers and documents may be confidential.
@@ -42,6 +46,19 @@ class Spool:
                 "with MLFLOW_LMMS_DATA_FOLDER"
             ) from None
 
+    @property
+    def cache_token(self) -> int:
+        """The token of the attempt that last wrote to the cache on this box; 0: none did."""
+        try:
+            return int((self.folder / _WRITTEN_UNDER).read_text(encoding="ascii")) if any(self.cache.iterdir()) else 0
+        except (OSError, ValueError):
+            return 0
+
+    def own_cache(self, token: int) -> None:
+        """Note that the cache is written to under this token from now on."""
+        with suppress(OSError):  # then a checkpoint counts as newer, which costs a download
+            (self.folder / _WRITTEN_UNDER).write_text(str(token), encoding="ascii")
+
     def results(self) -> dict[str, Path]:
         """Finished results by task; a file that cannot be read counts as not there, so the task is run again."""
         found = {}
@@ -52,7 +69,7 @@ class Spool:
 
     def forget_results(self) -> None:
         """The server has every result; keep the log and the cache for a later attempt."""
-        for folder in (*(self.output / name for name in ("tasks", "samples")), self.work):
+        for folder in (*(self.output / name for name in ("tasks", "samples")), self.work, self.earlier):
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
