@@ -64,9 +64,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("LMMS_CACHE_RUN_ID", "run")
 
     def execute(model: Model, *calls: Sequence[Any], documents: int = 20) -> list[Any]:
-        with closing(AnswerStore(tmp_path / "answers.db")) as answers:
+        with closing(AnswerStore(tmp_path)) as answers:
             silent: Any = Silence()
-            execution = ChunkedExecution(answers, silent, "t", 8, lambda: 1, documents, lambda _part, _fresh: None)
+            execution = ChunkedExecution(answers, silent, "t", 8, lambda: 6, documents, lambda _part, _fresh: None)
             cache = ResponseCache.create(str(tmp_path), model="m", model_args="a=1")
             with chunked(execution), closing(cache):
                 return [answer for call in calls for answer in cache.execute(model, call[0].request_type, list(call))]
@@ -81,7 +81,7 @@ def _words(request: Any) -> str:
 def test_requests_are_asked_in_chunks_and_answered_in_order(run: Run) -> None:
     model = Model(_words)
     assert run(model, _requests(20)) == [f"answer {doc_id}" for doc_id in range(20)]
-    assert model.asked == [list(range(8)), list(range(8, 16)), list(range(16, 20))]
+    assert model.asked == [list(range(6)), list(range(6, 12)), list(range(12, 18)), [18, 19]]
 
 
 def test_interrupted_work_is_not_asked_again(run: Run) -> None:
@@ -94,7 +94,7 @@ def test_interrupted_work_is_not_asked_again(run: Run) -> None:
         run(Model(fail_late), _requests(20))
     model = Model(_words)
     assert run(model, _requests(20)) == [f"answer {doc_id}" for doc_id in range(20)]
-    assert model.asked == [[16, 17, 18, 19]]
+    assert model.asked == [list(range(12, 18)), [18, 19]]
 
 
 def test_sampled_answers_are_kept_each_for_its_repeat(run: Run) -> None:
@@ -160,7 +160,7 @@ def test_likelihoods_come_back_as_they_were(run: Run) -> None:
 def test_documents_choices_stay_in_one_chunk(run: Run) -> None:
     model = Model(lambda _: (0.0, True))
     run(model, _requests(5, kind="loglikelihood"))
-    assert model.asked == [[0, 0, 0, 1, 1, 1, 2, 2, 2], [3, 3, 3, 4, 4, 4]]
+    assert model.asked == [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3], [4, 4, 4]]
 
 
 def test_other_settings_are_other_answers(run: Run) -> None:

@@ -23,6 +23,7 @@ FIELDS = {
     "log": {"level", "message", "phase", "rank", "time"},
     "task-finished": {"task", "result"},
     "task-failed": {"task", "failure", "message", "traceback"},
+    "heartbeat": {"task", "phase", "done"},
 }
 SECRETS = {"HF_TOKEN": "hf_" + "Zq9" * 12, "OPENAI_API_KEY": "sk-" + "Wx7" * 12}
 GOOD = ("probe_sum", "probe_sampled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from mlflow_lmms import names
-from worker.runner.chunk_plan import document_chunks, requests_per_chunk
+from worker.runner.chunk_plan import ChunkPlan
 from worker.runner.failures import TaskFailure, classify
 from worker.runner.intervals import interval
 from worker.runner.output_files import escape, write_atomically
@@ -46,21 +47,43 @@ def test_no_interval_of_one_number() -> None:
     assert interval([]) is None
 
 
-@given(st.integers(1, 5000), st.integers(1, 500), st.integers(1, 128))
-def test_chunks_are_many_and_whole_batches(requests: int, largest: int, batch: int) -> None:
-    size = requests_per_chunk(requests, largest, batch)
-    assert size % batch == 0
-    assert size <= max(largest, 8) + batch
-    if requests >= 200 and batch == 1:
-        assert math.ceil(requests / size) >= 19
+@given(st.integers(1, 5000), st.integers(1, 500), st.integers(1, 128), st.floats(0, 100))
+def test_chunks_are_a_small_share_and_whole_batches(requests: int, largest: int, batch: int, each_s: float) -> None:
+    plan = ChunkPlan(range(requests), largest, batch)
+    sizes = _sizes(plan, each_s)
+    assert sum(sizes) == requests
+    assert all(size % batch == 0 for size in sizes[:-1])
+    assert max(sizes) <= max(batch, min(largest, requests // 20))
+    assert all(size <= batch or size * each_s <= 60 for size in sizes)
+
+
+def test_chunks_grow_and_shrink_with_the_models_speed() -> None:
+    plan = ChunkPlan(range(10_000), 500, 8)
+    sizes = []
+    for each_s in (0.001, 2.0, 10.0, 0.001):
+        chunk = plan.next()
+        assert chunk is not None
+        sizes.append(chunk.stop - chunk.start)
+        plan.took(sizes[-1], sizes[-1] * each_s)
+    assert sizes == [8, 496, 8, 8]
 
 
 @given(st.lists(st.integers(1, 6), max_size=30), st.integers(1, 20))
 def test_chunks_never_split_a_document(requests_of: list[int], size: int) -> None:
     documents = [document for document, count in enumerate(requests_of) for _ in range(count)]
-    chunks = [documents[chunk] for chunk in document_chunks(documents, size)]
+    plan = ChunkPlan(documents, 100, size)
+    ends = list(itertools.accumulate(_sizes(plan, 0.0)))
+    chunks = [documents[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     assert [document for chunk in chunks for document in chunk] == documents
     assert len({document for chunk in chunks for document in set(chunk)}) == sum(len(set(chunk)) for chunk in chunks)
+
+
+def _sizes(plan: ChunkPlan, each_s: float) -> list[int]:
+    sizes = []
+    while (chunk := plan.next()) is not None:
+        sizes.append(chunk.stop - chunk.start)
+        plan.took(sizes[-1], sizes[-1] * each_s)
+    return sizes
 
 
 @pytest.mark.parametrize("name", ["mmlu", "refcoco+_val", "a/b", "..", "a.x002B.", ".x", "ä b", "voice:bench", "🙂"])
@@ -143,7 +166,17 @@ def test_long_cause_is_cut() -> None:
 
 
 def test_runner_imports_only_what_an_evaluation_environment_has() -> None:
-    required_by_lmms_eval = {"loguru", "numpy", "pyarrow", "PIL", "transformers"}
+    required_by_lmms_eval = {
+        "PIL",
+        "accelerate",
+        "datasets",
+        "huggingface_hub",
+        "loguru",
+        "numpy",
+        "pyarrow",
+        "torch",
+    }
+    required_by_lmms_eval |= {"transformers"}
     allowed = {"lmms_eval"} | required_by_lmms_eval | sys.stdlib_module_names
     for file in (REPOSITORY / "worker" / "runner").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -25,6 +25,10 @@ def manifest() -> ModelManifest:
     return ModelManifest(model_id="runner_probe", simple_class_path="runner_probe.RunnerProbe")
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named like torch's."""
+
+
 class RunnerProbe(lmms):  # type: ignore[misc]
     """Adds the two numbers of the prompt."""
 
@@ -34,6 +38,7 @@ class RunnerProbe(lmms):  # type: ignore[misc]
             print('{"event": "task-finished", "task": "probe_sum", "result": "nowhere.json"}')  # noqa: T201
         if fail == "load":
             raise OSError("no weights at /nowhere")
+        self.device = "cpu"
         # From the environment: as arguments they would be part of the answers' keys.
         self._journal = os.environ.get("PROBE_JOURNAL")
         self._kill_after = int(os.environ.get("PROBE_KILL_AFTER", "0"))
@@ -43,6 +48,8 @@ class RunnerProbe(lmms):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Any]) -> list[str | GenerationResult]:
         """Answer each prompt."""
+        if os.environ.get("PROBE_RAISE_RANK", "none") == os.environ.get("RANK"):
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         answers = [self._answer(request) for request in tqdm(requests, desc="Model Responding")]
         if not self._count:
             return list(answers)
@@ -76,8 +83,14 @@ class RunnerProbe(lmms):  # type: ignore[misc]
         if self._journal is not None:
             with Path(self._journal).open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps([request.task_name, request.doc_id, request.idx, answer]) + "\n")
-        if self._kill_after and self._asked == self._kill_after:
+        if self._kill_after and self._asked == self._kill_after and self._chosen("PROBE_KILL_RANK"):
+            print("about to be killed")  # noqa: T201
             os.kill(os.getpid(), signal.SIGKILL)
+
+    @staticmethod
+    def _chosen(variable: str) -> bool:
+        """Whether a variable names this rank, or none."""
+        return os.environ.get(variable, os.environ.get("RANK")) == os.environ.get("RANK")
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
         """Not needed."""

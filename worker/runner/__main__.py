@@ -7,17 +7,22 @@ a start that is not according to the protocol.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from worker.runner.bars import watch_bars
 from worker.runner.events import EventChannelError, EventWriter
 from worker.runner.failures import TaskFailure, classify
+from worker.runner.heartbeat import Heartbeat
 from worker.runner.progress import Progress
+from worker.runner.ranks import run_ranks
 from worker.runner.request import RequestError, RunRequest, parse_request
+from worker.runner.request_rate import RequestRate
 from worker.runner.task_guard import TaskGuard
 
 _OK, _TASK_FAILED, _BAD_REQUEST = 0, 1, 2
@@ -33,16 +38,17 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return _BAD_REQUEST
     try:
-        request = parse_request(sys.stdin.buffer.read().decode("utf-8"))
+        text = sys.stdin.buffer.read().decode("utf-8")
+        request = parse_request(text)
     except (RequestError, UnicodeDecodeError) as error:
         events.log("ERROR", f"the request was refused: {error}")
         sys.stderr.write(f"the request was refused: {error}\n")
         return _BAD_REQUEST
     _close_stdin()
-    return _OK if _evaluate(request, events) else _TASK_FAILED
+    return _OK if _evaluate(request, json.loads(text), events) else _TASK_FAILED
 
 
-def _evaluate(request: RunRequest, events: EventWriter) -> bool:
+def _evaluate(request: RunRequest, document: Mapping[str, Any], events: EventWriter) -> bool:
     def report(error: BaseException) -> None:
         failure = classify(error, events.current_phase)
         for task in request.tasks:
@@ -50,9 +56,14 @@ def _evaluate(request: RunRequest, events: EventWriter) -> bool:
 
     with TaskGuard(report):
         _make_folders(request)
+        if request.processes > 1 and "RANK" not in os.environ:
+            return run_ranks(document, request, events)
         progress = Progress(events)
         progress.enter("import", None)
+        Heartbeat(events, progress).start()
         watch_bars(progress)
+        if request.rate is not None:
+            RequestRate.from_environment(request.rate, os.environ, events, progress).install()
         # Not before: importing it imports lmms-eval, which takes seconds and must find the bars patched.
         from worker.runner.evaluation import Evaluation
         from worker.runner.log_capture import capture_logs

@@ -2,12 +2,14 @@
 
 Empty answers are kept nowhere: they are asked again.
 
-Owns one SQLite file per run and task. An answer is found by lmms-eval's own cache key (task, document, prompt,
+Owns one SQLite file per run and task, and one more for each rank of a run with several processes: a rank reads the
+common file and its own, and writes its own. An answer is found by lmms-eval's own cache key (task, document, prompt,
 settings, model) and by its number among equal requests, so that repeats stay apart.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -15,25 +17,29 @@ from pathlib import Path
 from typing import Any
 
 AnswerKey = tuple[str, int]
+_COMMON = "answers.db"
 
 
 class AnswerStore:
     """Answers by key and repeat; what was kept survives a kill."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS answers (key TEXT, repeat INTEGER, answer TEXT, PRIMARY KEY (key, repeat))"
-        )
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS counts (key TEXT, repeat INTEGER, counts TEXT, PRIMARY KEY (key, repeat))"
-        )
-        rows = self._database.execute("SELECT key, repeat, answer FROM answers")
-        self._answers: dict[AnswerKey, Any] = {(key, repeat): json.loads(answer) for key, repeat, answer in rows}
+    def __init__(self, folder: Path, rank: int | None = None) -> None:
+        """Open the common file of a task's folder; with a `rank`, read that and open the rank's own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._answers: dict[AnswerKey, Any] = {}
+        self._counts: dict[AnswerKey, dict[str, int]] = {}
+        common = folder / _COMMON
+        if rank is not None and common.exists():
+            with contextlib.closing(_open(common)) as kept:
+                self._read(kept)
+        self._database = _open(common if rank is None else folder / f"answers.{rank}.db")
+        self._read(self._database)
 
-        rows = self._database.execute("SELECT key, repeat, counts FROM counts")
-        self._counts: dict[AnswerKey, dict[str, int]] = {(key, again): json.loads(own) for key, again, own in rows}
+    def _read(self, database: sqlite3.Connection) -> None:
+        rows = database.execute("SELECT key, repeat, answer FROM answers")
+        self._answers |= {(key, repeat): json.loads(answer) for key, repeat, answer in rows}
+        rows = database.execute("SELECT key, repeat, counts FROM counts")
+        self._counts |= {(key, again): json.loads(own) for key, again, own in rows}
 
     def __contains__(self, key: AnswerKey) -> bool:
         return key in self._answers
@@ -60,3 +66,31 @@ class AnswerStore:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def collect_rank_files(folder: Path) -> None:
+    """Move what ranks have kept into the common file; no rank may be at work."""
+    files = sorted(folder.glob("answers.*.db"))
+    if not files:
+        return
+    with contextlib.closing(_open(folder / _COMMON)) as common:
+        for file in files:
+            _open(file).close()  # one that was killed at its start has no tables
+            common.execute("ATTACH ? AS own", (str(file),))
+            with common:
+                common.execute("INSERT OR IGNORE INTO answers SELECT * FROM own.answers")
+                common.execute("INSERT OR IGNORE INTO counts SELECT * FROM own.counts")
+            common.execute("DETACH own")
+    for file in files:
+        file.unlink()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path)
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS answers (key TEXT, repeat INTEGER, answer TEXT, PRIMARY KEY (key, repeat))"
+    )
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS counts (key TEXT, repeat INTEGER, counts TEXT, PRIMARY KEY (key, repeat))"
+    )
+    return database

@@ -7,6 +7,7 @@ and it makes one call for all requests. Scoring is not touched and runs once. (l
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts, unwrap_generat
 from lmms_eval.caching import response_cache
 
 from worker.runner.answers import AnswerKey, AnswerStore
-from worker.runner.chunk_plan import document_chunks, requests_per_chunk
+from worker.runner.chunk_plan import ChunkPlan
 from worker.runner.progress import Progress
 
 # What adapters of services answer when a request failed for good, or was not sent for its cost.
@@ -54,12 +55,14 @@ class ChunkedExecution:
             return self._single_step(cache, lm, kind, requests)
         self._progress.enter("generate", self._task)
         self._progress.expect(len(requests))
-        size = requests_per_chunk(len(requests), self._largest, self._at_once())
+        plan = ChunkPlan([request.doc_id for request in requests], self._largest, self._at_once())
         answers: list[Any] = []
-        for chunk in document_chunks([request.doc_id for request in requests], size):
+        while (chunk := plan.next()) is not None:
             part = requests[chunk]
             self._progress.window(chunk.start, len(part))
+            started = time.monotonic()
             answers += (fresh := self._answer(cache, lm, kind, part))
+            plan.took(len(part), time.monotonic() - started)
             self._progress.advance(chunk.stop)
             self._listener(part, fresh)
         return answers
@@ -80,6 +83,8 @@ class ChunkedExecution:
         self._keep(
             cache, kind, {keys[index]: (requests[index], new) for index, new in zip(missing, fresh, strict=True)}
         )
+        if cache._use_scratch:  # the cache folder is on a network disk; another box would not find the rest
+            cache._checkpoint_to_run_dir()
         by_index = dict(zip(missing, fresh, strict=True))
         answers = [by_index[index] if index in by_index else self._answers[key] for index, key in enumerate(keys)]
         return [_as_answered(kind, own, self._answers.counts(key)) for own, key in zip(answers, keys, strict=True)]

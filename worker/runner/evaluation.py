@@ -21,6 +21,7 @@ from worker.runner.environment import write_environment
 from worker.runner.events import EventWriter
 from worker.runner.failures import Failure, TaskFailure, classify
 from worker.runner.intervals import interval
+from worker.runner.kept_answers import collect_answers
 from worker.runner.loaded_model import LoadedModel
 from worker.runner.output_files import escape
 from worker.runner.progress import Progress
@@ -31,6 +32,7 @@ from worker.runner.task_guard import TaskGuard
 from worker.runner.task_metrics import Metric, Outcome
 from worker.runner.task_result import ResultWriter, counted_scores
 from worker.runner.task_source import TaskSource
+from worker.runner.world import World
 
 
 class Evaluation:
@@ -42,6 +44,7 @@ class Evaluation:
         self._progress = progress
         self._results = ResultWriter(request, progress, events.log)
         self._failed = False
+        self._world = World()
         self._model_failure: Failure | None = None
 
     def run(self) -> bool:
@@ -50,13 +53,15 @@ class Evaluation:
         os.environ["LMMS_CACHE_RUN_ID"] = self._request.run_id
         with self._guard(*self._request.tasks) as start:
             self._progress.enter("model_load", None)  # only its adapter is looked up so far
+            self._world = World.join(self._request.processes)
             model = LoadedModel(self._request.model, self._progress)
-            write_environment(self._request.output_folder, model.adapter_class)
+            if self._world.leads:
+                write_environment(self._request.output_folder, model.adapter_class)
             self._progress.enter("dataset", None)
             self._source = TaskSource(self._request)
         if start.failed:
             return False
-        tasks = self._load_tasks(model)
+        tasks = self._agreed(self._load_tasks(model))
         while tasks:
             name, task = tasks.popitem()
             model.task, model.keep = name, bool(tasks)
@@ -65,6 +70,8 @@ class Evaluation:
                 continue
             with self._guard(name) as guard:
                 self._evaluate(name, task, model)
+            if guard.failed and self._world.several:
+                break  # the ranks are no longer at the same place: they are started again for the rest
             if guard.failed:
                 model.release_unused_memory()
         return not self._failed
@@ -72,12 +79,24 @@ class Evaluation:
     def _load_tasks(self, model: LoadedModel) -> dict[str, Any]:
         """Load all data sets before the model, so that a missing one is noticed in seconds. Last task first."""
         leaves: dict[str, Any] = {}
-        for name in self._request.tasks:
-            self._progress.enter("dataset", name)
-            with self._guard(name):
-                for leaf, task in self._source.load(name, model.task_type).items():
-                    leaves.setdefault(leaf, task)
+        with self._world.first_rank_first():
+            for name in self._request.tasks:
+                self._progress.enter("dataset", name)
+                with self._guard(name):
+                    for leaf, task in self._source.load(name, model.task_type).items():
+                        leaves.setdefault(leaf, task)
         return dict(reversed(leaves.items()))
+
+    def _agreed(self, tasks: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what a rank could not load, or the others would wait for it."""
+        agreed = self._world.agree(tasks)
+        for name in (name for name, lacking in agreed.items() if lacking and name in tasks):
+            others = ", ".join(map(str, agreed[name]))
+            message = f"the data set was loaded here, but not by rank {others}; its log says why"
+            self._fail(name, Failure("dataset", message, ""))
+        common = [name for name, lacking in agreed.items() if not lacking]
+        self._events.tasks(common[::-1])
+        return {name: tasks[name] for name in common}
 
     def _evaluate(self, name: str, task: Any, model: LoadedModel) -> None:
         self._progress.enter("dataset", name)
@@ -85,21 +104,27 @@ class Evaluation:
         self._events.task_started(name, len(documents))
         started = time.monotonic()
         cli_args = self._cli_args()
-        with contextlib.closing(AnswerStore(self._request.cache_folder / escape(name) / "answers.db")) as answers:
+        cache, world = self._request.cache_folder / escape(name), self._world
+        if world.leads:
+            collect_answers(cache)
+        world.wait()
+        with contextlib.closing(AnswerStore(cache, world.rank if world.several else None)) as answers:
             execution = ChunkedExecution(
                 answers=answers,
                 progress=self._progress,
                 task=name,
                 largest=self._request.chunk_size,
                 at_once=lambda: model.requests_at_once(self._request.batch_size),
-                documents=len(documents),
+                documents=len(world.share(documents)),
                 listener=RunningScore(name, task, cli_args, self._events).add,
             )
             with model.in_place_of_loading(), chunked(execution):
                 results = self._simple_evaluate(name, task, cli_args)
-        rows = read_rows(task, results["results"][name], results["samples"][name], documents)
-        outcome = Outcome(name, task, results["results"][name], rows, time.monotonic() - started)
-        self._record(outcome, cli_args)
+        world.gather_requests(task)
+        if world.leads:
+            rows = read_rows(task, results["results"][name], results["samples"][name], documents, world.size)
+            outcome = Outcome(name, task, results["results"][name], rows, time.monotonic() - started)
+            self._record(outcome, cli_args)
         task._instances = None  # answers and media of a finished task would pile up
 
     def _documents(self, task: Any) -> range:
@@ -133,6 +158,7 @@ class Evaluation:
             cli_args=cli_args,
             repeats=request.repeats or 1,
             process_docs_parallel=cli_args.process_docs_parallel,
+            distributed_executor_backend=self._world.backend,
         )
 
     def _cli_args(self) -> Namespace:

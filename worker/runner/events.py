@@ -11,11 +11,12 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PROTOCOL = 1
 DESCRIPTOR_VARIABLE = "LMMS_EVENT_FD"
+_OF_EACH_RANK = ("log", "phase", "heartbeat", "task-failed")
 _LONGEST_TEXT = 16_384  # one line of log must not stall the pipe's reader
 
 
@@ -26,7 +27,8 @@ class EventChannelError(Exception):
 class EventWriter:
     """Writes events, one JSON object a line, each flushed at once. Safe to call from any thread."""
 
-    def __init__(self, descriptor: int, rank: int = 0) -> None:
+    def __init__(self, descriptor: int, rank: int | None = None) -> None:
+        """`rank` is this process's number among those that evaluate together; None: it is alone."""
         self._descriptor = descriptor
         self._rank = rank
         self._lock = threading.Lock()
@@ -46,7 +48,8 @@ class EventWriter:
                 "the runner is started by the worker, which passes the descriptor"
             ) from error
         os.set_inheritable(descriptor, False)
-        return cls(descriptor, rank=int(environment.get("RANK", "0") or 0))
+        rank = environment.get("RANK")
+        return cls(descriptor, int(rank) if rank else None)
 
     def phase(self, task: str | None, phase: str) -> None:
         """Say which phase begins."""
@@ -73,6 +76,14 @@ class EventWriter:
             }
         )
 
+    def heartbeat(self, task: str | None, phase: str, done: int) -> None:
+        """Say that the process lives; `done` is a count that grows with whatever gets done, and with nothing else."""
+        self._write({"event": "heartbeat", "task": task, "phase": phase, "done": done})
+
+    def ask(self, requests: int) -> None:
+        """Ask the worker for leave to send so many requests to a service."""
+        self._write({"event": "ask", "requests": requests})
+
     def score(self, task: str, score: Mapping[str, Any], final: bool) -> None:
         """Give a task's score so far; `score` has metric, filter, value, low, high and n."""
         self._write({"event": "score", "task": task, **score, "final": final})
@@ -85,7 +96,7 @@ class EventWriter:
                 "level": level,
                 "message": message[:_LONGEST_TEXT],
                 "phase": self.current_phase,
-                "rank": self._rank,
+                "rank": self._rank or 0,
                 "time": time.time() if at is None else at,
             }
         )
@@ -96,6 +107,8 @@ class EventWriter:
 
     def task_failed(self, task: str, failure: str, message: str, traceback: str) -> None:
         """Say that a task has no result, and why."""
+        # Of several ranks' failures their starter passes the earliest on.
+        when = {} if self._rank is None else {"phase": self.current_phase, "at": time.monotonic()}
         self._write(
             {
                 "event": "task-failed",
@@ -103,12 +116,24 @@ class EventWriter:
                 "failure": failure,
                 "message": message[:_LONGEST_TEXT],
                 "traceback": traceback[-_LONGEST_TEXT:],
+                **when,
             }
         )
+
+    def tasks(self, names: Sequence[str]) -> None:
+        """Tell a rank's starter which tasks the request stands for."""
+        if self._rank == 0:
+            self._write({"event": "tasks", "names": list(names)})
+
+    def pass_on(self, event: Mapping[str, Any]) -> None:
+        """Say what a rank has said."""
+        self._write(event)
 
     def _write(self, event: Mapping[str, Any]) -> None:
         # A forked child (a data loader, say) inherits this object; its lines would mix with ours.
         if os.getpid() != self._process:
+            return
+        if self._rank and event["event"] not in _OF_EACH_RANK:  # the first one speaks for all
             return
         text = json.dumps({key: _plain(value) for key, value in event.items()}, ensure_ascii=False, allow_nan=False)
         line = (text + "\n").encode("utf-8", errors="backslashreplace")

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _OUT_OF_MEMORY = (
     "out of memory",
     "OutOfMemoryError",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "No available memory for the cache blocks",  # vLLM
+    "larger than the available KV cache memory",
+    "larger than the maximum number of tokens that can be stored in KV cache",
+    "is less than desired GPU memory utilization",
+    "Not enough memory. Please try",  # SGLang
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "hipErrorOutOfMemory",
@@ -70,6 +77,11 @@ def classify(error: BaseException, phase: str) -> Failure:
     return Failure(failure, f"{_describe(cause, phase)}\n{_remedy(failure, cause, phase)}", trace)
 
 
+def tells_of_memory(text: str) -> bool:
+    """Whether a message, or a line of output, says that memory ran out."""
+    return any(mark in text for mark in _OUT_OF_MEMORY)
+
+
 def root_cause(error: BaseException) -> BaseException:
     """Return the exception inside a retry wrapper (lmms-eval retries data set loading and scoring)."""
     attempt = getattr(error, "last_attempt", None)
@@ -78,14 +90,22 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def _class_of(cause: BaseException, phase: str, trace: str) -> str:
-    text = f"{type(cause).__name__}: {cause}"
-    if isinstance(cause, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
+    if any(isinstance(own, MemoryError) or tells_of_memory(f"{type(own).__name__}: {own}") for own in _chain(cause)):
         return "out_of_memory"
     if phase == "score" and _from_judge(cause, trace):
         return "judge"
     if phase == "generate" and (isinstance(cause, TimeoutError) or type(cause).__name__.endswith("Timeout")):
         return "timeout"
     return _CLASS_OF_PHASE.get(phase, "unknown")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it was raised over: vLLM and adapters say little of the first one themselves."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _remedy(failure: str, cause: BaseException, phase: str) -> str:

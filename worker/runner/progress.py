@@ -34,8 +34,10 @@ class Progress:
         self._events = events
         self._clock = clock
         self._lock = threading.RLock()
-        self._task: str | None = None
-        self._phase = ""
+        #: Whatever got done since the start, in steps of any size.
+        self.steps = 0
+        self.task: str | None = None
+        self.phase = ""
         self._bar: Bar | None = None
         self._expected = False
         self._window = (0, 0)
@@ -44,8 +46,9 @@ class Progress:
     def enter(self, phase: str, task: str | None) -> None:
         """Begin a phase, whose length is not known yet."""
         with self._lock:
-            again = (task, phase) == (self._task, self._phase)
-            self._task, self._phase = task, phase
+            self.steps += 1
+            again = (task, phase) == (self.task, self.phase)
+            self.task, self.phase = task, phase
             self._bar, self._expected = None, False
             self._begin(0)
             if not again:
@@ -67,6 +70,7 @@ class Progress:
         """Say how much is done. The first and the last step are always told, others a few times a second."""
         with self._lock:
             done = min(done, self._total)
+            self.steps += done > self._marks[-1][1]
             now = self._clock()
             self._marks.append((now, done))
             while now - self._marks[0][0] > _RATE_WINDOW_S and len(self._marks) > 2:
@@ -78,8 +82,8 @@ class Progress:
     def bar_opened(self, bar: Bar) -> None:
         """Follow this bar when it is the outermost one of known length."""
         with self._lock:
-            if bar.desc.startswith(_SCORING_BAR) and self._phase != "score":
-                self.enter("score", self._task)
+            if bar.desc.startswith(_SCORING_BAR) and self.phase != "score":
+                self.enter("score", self.task)
             if self._bar is None and bar.total:
                 self._bar = bar
                 if not self._expected:
@@ -88,6 +92,7 @@ class Progress:
     def bar_moved(self, bar: Bar) -> None:
         """Translate the followed bar's position into progress."""
         with self._lock:
+            self.steps += 1
             if bar is not self._bar or not bar.total:
                 return
             share = min(1.0, bar.n / bar.total)
@@ -115,8 +120,8 @@ class Progress:
         rate = (done - first) / (now - started) if now > started and done > first else None
         eta = (self._total - done) / rate if rate else None
         self._events.progress(
-            self._task,
-            self._phase,
+            self.task,
+            self.phase,
             done,
             self._total,
             None if rate is None else round(rate, 3),

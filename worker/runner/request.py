@@ -34,7 +34,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Rate:
-    """How often the endpoint (a host, with its port where it has one) may be asked; the worker grants each request."""
+    """How often an endpoint (a host, with its port where it has one) may be asked; the worker grants each request."""
 
     endpoint: str
     per_minute: int

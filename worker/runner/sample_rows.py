@@ -6,6 +6,7 @@ name, in the order of the task's filters.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -47,11 +48,11 @@ class SampleRows:
 
 
 def read_rows(
-    task: Any, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], expected: range
+    task: Any, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], expected: range, ranks: int = 1
 ) -> SampleRows:
-    """Gather the rows; raise when a document is missing or surplus."""
+    """Gather the rows that so many ranks have left; raise when a document is missing or surplus."""
     filters = list(task.instances[0].filtered_resps)
-    by_filter = _split_by_filter(samples, filters, expected)
+    by_filter = _split_by_filter(samples, filters, expected, ranks)
     requests = defaultdict(list)
     for instance in sorted(task.instances, key=lambda instance: instance.idx):
         requests[instance.doc_id].append(instance)
@@ -84,7 +85,7 @@ def as_text(value: Any) -> str:
 
 
 def _split_by_filter(
-    samples: Sequence[Mapping[str, Any]], filters: Sequence[str], expected: range
+    samples: Sequence[Mapping[str, Any]], filters: Sequence[str], expected: range, ranks: int
 ) -> dict[str, dict[int, Mapping[str, Any]]]:
     wanted = len(expected) * len(filters)
     if len(samples) != wanted:
@@ -93,17 +94,17 @@ def _split_by_filter(
             f"expected {wanted} scored samples ({len(expected)} documents, filters {', '.join(filters)}), lmms-eval "
             f"returned {len(samples)}; see the log for the documents that it left out",
         )
-    size = len(expected)
-    by_filter = {
-        name: {int(row["doc_id"]): row for row in samples[index * size : (index + 1) * size]}
-        for index, name in enumerate(filters)
-    }
-    for name, rows in by_filter.items():
-        if rows.keys() != set(expected):
+    by_filter: dict[str, dict[int, Mapping[str, Any]]] = {name: {} for name in filters}
+    rows = iter(samples)
+    for share in (expected[rank::ranks] for rank in range(ranks)):  # rank by rank, each filter by filter
+        for name in filters:
+            by_filter[name] |= {int(row["doc_id"]): row for row in itertools.islice(rows, len(share))}
+    for name, found in by_filter.items():
+        if found.keys() != set(expected):
             raise TaskFailure(
                 "scoring",
                 f"expected documents {expected.start} to {expected.stop - 1} once each under filter {name!r}, "
-                f"lmms-eval returned {len(rows)} different ones",
+                f"lmms-eval returned {len(found)} different ones",
             )
     return by_filter
 
