@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,11 +11,12 @@ from mlflow_lmms.errors import ConflictError, InvalidRequestError, StaleTokenErr
 from mlflow_lmms.evaluation import Evaluation, PartStatus
 from mlflow_lmms.evaluation_queue import job_id
 from mlflow_lmms.model_arguments import format_model_arguments
+from mlflow_lmms.protocol import refusal
 from mlflow_lmms.request import Errored
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.shown_moves import Owner, ShownMoves
 from mlflow_lmms.states import State
-from mlflow_lmms.work_order import PROTOCOL, WorkOrder
+from mlflow_lmms.work_order import WorkOrder
 
 #: Lua in Redis counts exactly up to here.
 LARGEST_TOKEN = 2**53
@@ -122,11 +124,8 @@ class PartClaims:
 
 
 def _check_protocol(claim: Claim, part: PartStatus) -> None:
-    if claim.protocol not in (PROTOCOL, PROTOCOL - 1):
-        raise InvalidRequestError(
-            f"this server speaks worker protocol {PROTOCOL} and {PROTOCOL - 1}, the worker {claim.protocol}: "
-            "install the server's version of mlflow-lmms on the box"
-        )
+    if refused := refusal(claim.protocol, version("mlflow-lmms")):
+        raise InvalidRequestError(refused)
     if part.rescore and claim.protocol < _RESCORES:
         raise InvalidRequestError(
             f"part {part.part} of run {claim.run_id} is scored again, which a worker of protocol {claim.protocol} "

@@ -34,6 +34,14 @@ def agreed(server: int, server_version: str, own_version: str) -> int:
     return min(server, PROTOCOL)
 
 
+def refusal(protocol: int, server_version: str) -> str | None:
+    """Why the server gives a box of this protocol no work, with the command that helps; None: it gives it."""
+    if protocol in (PROTOCOL, OLDEST):
+        return None
+    spoken = f"this server speaks worker protocol {PROTOCOL} and {OLDEST}, the worker {protocol}"
+    return f"{spoken}: run `{install(server_version)}` on the box"
+
+
 def box_warning(protocol: int, version: str, server_version: str) -> str | None:
     """What is to be done about a box that announces this version, as the server sees it; None: nothing."""
     update = f"update it with `{install(server_version)}`"

@@ -27,9 +27,9 @@ def fleet_tables(fleet: dict[str, Any]) -> RenderableType:
         parts += ["", _work_without_gpu(cpu_work, fleet["at"])]
     parts += ["", _queue(fleet)]
     if kept := fleet["reservation"]:
-        minutes = duration(max(0.0, kept["expected_at"] - fleet["at"]))
+        soon = duration(max(0.0, kept["expected_at"] - fleet["at"]))
         parts.append(
-            f"{len(kept['gpus'])} GPUs of {escape(kept['box'])} are kept for {_name(kept)}, likely for {minutes} more"
+            f"{len(kept['gpus'])} of {escape(kept['box'])} kept for {_name(kept)}, which may start in {soon}"
         )
     return Group(*parts)
 

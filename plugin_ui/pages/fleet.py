@@ -37,7 +37,7 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class GpuLine:
-    """One GPU with who holds it; `used_share` of its memory is None where the driver does not tell."""
+    """One GPU with who holds it; `used` memory in bytes is None where the driver does not tell, `kept`: reserved."""
 
     gpu: GpuReport
     leases: tuple[LeaseStatus, ...]
@@ -47,12 +47,13 @@ class GpuLine:
 
 @dataclass(frozen=True)
 class BoxCard:
-    """One box: its status, GPUs, and work that needs none."""
+    """One box: its status, GPUs, work that needs none, what may be done with it, and when it is taken away."""
 
     status: BoxStatus
     gpus: tuple[GpuLine, ...]
     work: tuple[LeaseStatus, ...]
     changes: tuple[str, ...]
+    ends_in_s: float | None
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ def _card(box: BoxStatus, status: FleetStatus) -> BoxCard:
         )
         for gpu in box.gpus
     ]
-    return BoxCard(box, tuple(lines), tuple(lease for lease in here if not lease.gpus), _changes(box.state))
+    work = tuple(lease for lease in here if not lease.gpus)
+    ends_in_s = None if box.until is None else max(0.0, box.until - status.at)
+    return BoxCard(box, tuple(lines), work, _changes(box.state), ends_in_s)
 
 
 def _changes(state: str) -> tuple[str, ...]:
