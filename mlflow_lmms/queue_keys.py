@@ -71,6 +71,11 @@ def box_key(box: str) -> str:
     return f"lmms:box:{box}"
 
 
+def slots_key(box: str) -> str:
+    """Key of the sorted set of a box's slots that nobody supervises; the score is when each was last alive."""
+    return f"lmms:slots:{box}"
+
+
 def quarantine_key(uuid: str) -> str:
     """Key that exists while a GPU is left alone because others were found on it."""
     return f"lmms:quarantine:{uuid}"

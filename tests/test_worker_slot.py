@@ -142,7 +142,7 @@ def test_kill_9_of_a_slot_leaves_no_process_and_the_job_waits_again(bench: Bench
     wait_for(lambda: len(processes_of(found)) == 2)
     slot.kill()
     killed_at = time.monotonic()
-    duties = BoxDuties(bench.settings, bench.redis, cpu_slots=1, gpu_slots=0, gpus=())
+    duties = BoxDuties(bench.settings, bench.redis)
     while job in bench.queue.leases() or bench.queue.queued() != [job]:
         assert time.monotonic() - killed_at < TTL_S + 2, "the lease outlived its TTL"
         duties.sweep()
@@ -158,7 +158,7 @@ def test_a_supervisor_that_sees_the_slot_die_need_not_wait_for_the_ttl(bench: Be
     found = bench.mark(job)
     slot.kill()
     slot.wait()
-    BoxDuties(bench.settings, bench.redis, cpu_slots=1, gpu_slots=0, gpus=()).bury("b.cpu0")
+    BoxDuties(bench.settings, bench.redis).bury("b.cpu0")
     assert processes_of(found) == []
     assert bench.queue.queued() == [job]
 

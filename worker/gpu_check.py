@@ -1,17 +1,14 @@
 """The last look at leased GPUs before something is started on them: are they there, and is nobody else on them?
 
-A GPU that is not what it was leased as goes into quarantine: the claim leaves it alone for a minute.
+What becomes of one that is not what it was leased as is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import redis
-
-from mlflow_lmms.queue_keys import QUARANTINE_S, quarantine_key
 from worker.gpu_inventory import Gpu, GpuProbe, GpuProblem, Inventory, Trouble
 from worker.gpu_processes import FOREIGN_LIMIT, foreign_memory, lease_of
 from worker.nvml_probe import NvmlProbe
@@ -45,16 +42,6 @@ def dirty_gpus(
     time.sleep(apart_s)
     second = _look(answer_within(asked, answer_s), gpus, mark, memory)
     return {uuid: reason for uuid, reason in second.items() if uuid in first}
-
-
-def quarantine(connection: redis.Redis, dirty: Mapping[str, str]) -> None:
-    """Have these GPUs left alone for a while.
-
-    Raises:
-        redis.RedisError: the queue server does not answer.
-    """
-    for uuid, reason in dirty.items():
-        connection.set(quarantine_key(uuid), reason, ex=QUARANTINE_S)
 
 
 def answer_within(probe: GpuProbe, limit_s: float) -> Inventory:

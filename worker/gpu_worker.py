@@ -27,9 +27,9 @@ from rq.worker import WorkerStatus
 from mlflow_lmms.evaluation_queue import QUEUES
 from mlflow_lmms.settings import Settings
 from worker.assignment import Assignment, assign
-from worker.box_duties import own_slot
 from worker.lease_keeper import LeaseKeeper
 from worker.leases import Claim, LeaseBook, Slot
+from worker.lone_slot import lone_slot
 from worker.process_tree import end_with_parent, kill_all
 from worker.safe_job import RefusedJobError, SafeJob
 from worker.spool import jobs_with_results
@@ -91,8 +91,8 @@ class GpuWorker(Worker):
         """Start work; a slot without a supervisor also announces and sweeps its box."""
         super().bootstrap(*args, **options)
         if not self._supervised:
-            self.slot, duties = own_slot(self.settings, self.connection, self.name)
-            duties.in_thread()
+            self.slot, duties = lone_slot(self.settings, self.connection, self.name)
+            duties.start()
 
     # Taking jobs
 

@@ -22,7 +22,7 @@ _EVERY_S = 10.0
 _LAST_WORD_S = 5.0
 _MOST_WAITING = 1000
 #: The part that every run has; others are told apart as MLflow tells the machines of one run apart.
-_FIRST_PART = "p0"
+_FIRST_PART = "0"
 
 
 class SystemMetrics:
