@@ -4,56 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
-from mlflow_lmms.analysis.paired_difference import PairedDifference, paired_difference
-from mlflow_lmms.analysis.tie_groups import tie_groups
-from mlflow_lmms.comparability import compare_fingerprints
-from mlflow_lmms.reading.result_warnings import WarningName, ranked
-from mlflow_lmms.score_vectors import ScoreVector, pair
-
-#: Two results are told apart when the paired test's p-value is below this.
-ALPHA = 0.05
-#: `Score.source` of numbers that somebody else published.
-REPORTED = "reported"
-
-
-@dataclass(frozen=True)
-class Score:
-    """The primary metric of one task in one run; `low` and `high` are its 95 % interval where there is one.
-
-    Attributes:
-        source: who wrote the run: ``queue``, ``import``, ``client`` or ``reported``.
-        reported_source: where a reported score was published.
-        warnings: names of what may be wrong with the result (`mlflow_lmms.reading.result_warnings`).
-        factor: what turns the mean of the samples' scores into `value`, 1 or 100; None where nothing does.
-        scale_high: the largest value there can be, None where that is not known.
-    """
-
-    run_id: str
-    experiment_id: str
-    model: str
-    suite: str
-    task: str
-    metric: str
-    filter: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int | None
-    higher_is_better: bool | None
-    partial: bool
-    attempt: int
-    fingerprint: dict[str, Any]
-    recorded_at: float
-    source: str = "queue"
-    reported_source: str | None = None
-    warnings: tuple[str, ...] = ()
-    factor: float | None = None
-    scale_high: float | None = None
+from mlflow_lmms.column_ranks import Rank, column_ranks
+from mlflow_lmms.score import REPORTED, Score, Vectors, flags_of, incomparable
 
 
 @dataclass(frozen=True)
@@ -69,16 +25,25 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A score on the board. `rank` is None where it is not ranked, and `note` says why.
+    """A score on the board. `place` is None where it is not ranked, and `note` says why.
 
     `flagged` names the warnings that keep it from being ranked, or would if nobody had asked for it.
     """
 
     score: Score
-    rank: int | None = None
-    tied: bool = False
+    place: Rank | None = None
     note: str | None = None
     flagged: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int | None:
+        """The rank that it shows, None where it is not ranked."""
+        return self.place.rank if self.place else None
+
+    @property
+    def tied(self) -> bool:
+        """Whether it shares its rank."""
+        return self.place is not None and self.place.tied
 
 
 @dataclass(frozen=True)
@@ -103,9 +68,6 @@ class Board:
     columns: tuple[Column, ...] = ()
     rows: tuple[Row, ...] = ()
     left_out: tuple[str, ...] = field(default=())
-
-
-Vectors = Callable[[Score], ScoreVector | None]
 
 
 def make_board(scores: Iterable[Score], vectors: Vectors, *, partial: bool = False, flagged: bool = False) -> Board:
@@ -148,33 +110,14 @@ def _column(scores: Sequence[Score], vectors: Vectors, flagged: bool) -> tuple[C
         if notes[score.model] is None and score.higher_is_better is not None and (flagged or not flags[score.model])
     ]
     higher_is_better = any(score.higher_is_better for score in ordered_by)
-    ordered = sorted(ordered_by, key=lambda s: (-s.value if higher_is_better else s.value, s.model))
-    by_model = {score.model: score for score in scores}
-
-    def differ(first: str, second: str) -> bool:
-        return tell_apart(by_model[first], by_model[second], vectors)
-
-    ranks = tie_groups([score.model for score in ordered], differ)
-    shared = Counter(ranks.values())
+    ranks = column_ranks(ordered_by, vectors, higher_is_better=higher_is_better)
     cells = {
-        model: Cell(
-            score,
-            ranks.get(model),
-            shared[ranks[model]] > 1 if model in ranks else False,
-            notes[model],
-            flags[model],
-        )
-        for model, score in by_model.items()
+        score.model: Cell(score, ranks.get(score.model), notes[score.model], flags[score.model]) for score in scores
     }
     column = Column(
         reference.task, reference.metric, reference.filter, reference.higher_is_better, reference.scale_high
     )
     return column, cells
-
-
-def flags_of(score: Score) -> tuple[str, ...]:
-    """The warnings that speak against ranking the score; that it is partial is asked for by itself."""
-    return tuple(name for name in score.warnings if name != WarningName.PARTIAL_RUN and not ranked(name))
 
 
 def _reference(scores: Sequence[Score]) -> Score:
@@ -195,46 +138,6 @@ def _reference(scores: Sequence[Score]) -> Score:
 
 def _kind(score: Score) -> str:
     return json.dumps([score.metric, score.filter, score.factor, score.fingerprint], sort_keys=True)
-
-
-def incomparable(first: Score, second: Score) -> str | None:
-    """Why two results of one task must not be compared, in words; None when they may be."""
-    if (first.metric, first.filter) != (second.metric, second.filter):
-        return f"scored by {second.metric} ({second.filter}), the others by {first.metric} ({first.filter})"
-    if first.factor is not None and second.factor is not None and first.factor != second.factor:
-        return f"not comparable: its scores are {_unit(second.factor)}, the others {_unit(first.factor)}"
-    found = compare_fingerprints(first.fingerprint, second.fingerprint)
-    if found.comparable:
-        return None
-    words = "not comparable" if found.verdict == "not comparable" else "whether it is comparable cannot be told"
-    return f"{words}: {'; '.join(found.reasons)}"
-
-
-def _unit(factor: float) -> str:
-    return "percentages" if factor == 100 else "fractions" if factor == 1 else f"{factor:g} times the samples' scores"
-
-
-def compare(first: Score, second: Score, vectors: Vectors) -> PairedDifference | None:
-    """Paired difference second − first over the documents of both, in the metric's own units.
-
-    None without per-sample scores, and for published scores.
-    """
-    if REPORTED in (first.source, second.source):
-        return None
-    one, two = vectors(first), vectors(second)
-    if one is None or two is None:
-        return None
-    return paired_difference(*pair(one, two)).times(first.factor or second.factor or 1.0)
-
-
-def tell_apart(first: Score, second: Score, vectors: Vectors) -> bool:
-    """Whether two results differ: by the paired test, or without samples by intervals that do not meet."""
-    difference = compare(first, second, vectors)
-    if difference is not None and difference.n:
-        return difference.p_value < ALPHA
-    if None in (first.low, first.high, second.low, second.high):
-        return first.value != second.value
-    return bool(first.low > second.high or second.low > first.high)  # type: ignore[operator]
 
 
 def _rows(columns: Sequence[Column], cells: dict[str, dict[str, Cell]]) -> list[Row]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_lmms.board import Board, Cell, Score, make_board
+from mlflow_lmms.board import Board, Cell, make_board
 from mlflow_lmms.run_reader import RunReader
+from mlflow_lmms.score import Score
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.task_result import TaskWarning
 from mlflow_lmms.verdict import verdicts
@@ -41,9 +42,17 @@ class RankedBoard:
         }
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
-        told = asdict(cell)
-        warnings = [warning.model_dump(mode="json") for warning in self.warnings(cell.score)]
-        return {**told.pop("score"), **told, "warnings": warnings}
+        place = cell.place
+        return {
+            **asdict(cell.score),
+            "rank": cell.rank,
+            "tied": cell.tied,
+            "rank_interval": [place.rank, place.last] if place else None,
+            "paired": place.paired if place else None,
+            "note": cell.note,
+            "flagged": cell.flagged,
+            "warnings": [warning.model_dump(mode="json") for warning in self.warnings(cell.score)],
+        }
 
 
 def _published(score: Score) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from mlflow_lmms.analysis.holm import holm
 from mlflow_lmms.analysis.mean_interval import LEVEL
 from mlflow_lmms.analysis.paired_difference import PairedDifference
 from mlflow_lmms.analysis.power import documents_needed, smallest_detectable
-from mlflow_lmms.board import Score, Vectors, compare, incomparable
+from mlflow_lmms.score import Score, Vectors, compare, incomparable
 
 
 class Verdict(StrEnum):

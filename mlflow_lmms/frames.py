@@ -10,7 +10,7 @@ from mlflow_lmms.client import Client
 if TYPE_CHECKING:
     import pandas as pd
 
-_CELL = ("value", "low", "high", "n", "rank", "tied", "note", "run_id", "recorded_at")
+_CELL = ("value", "low", "high", "n", "rank", "tied", "rank_interval", "paired", "note", "run_id", "recorded_at")
 
 
 def leaderboard(client: Client | None = None, **narrowed: Any) -> pd.DataFrame:

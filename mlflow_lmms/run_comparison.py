@@ -7,11 +7,11 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from mlflow_lmms.board import REPORTED
 from mlflow_lmms.comparability import Comparability, Verdict, compare_fingerprints
 from mlflow_lmms.errors import NotFoundError
 from mlflow_lmms.names import Tag
 from mlflow_lmms.recorded_run import model_label, recorded_tasks, tag_object
+from mlflow_lmms.score import REPORTED
 
 
 @dataclass(frozen=True)

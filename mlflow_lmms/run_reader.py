@@ -13,10 +13,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from mlflow_lmms.board import Score
 from mlflow_lmms.errors import LmmsError, NotFoundError
 from mlflow_lmms.names import Artifact
 from mlflow_lmms.samples import SamplesPage, read_media, read_samples
+from mlflow_lmms.score import Score
 from mlflow_lmms.score_vectors import ScoreVector, read_score_vector
 from mlflow_lmms.task_result import TaskResult, TaskWarning, read_task_result
 

@@ -15,7 +15,6 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from mlflow_lmms.board import Score
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_store import EvaluationStore
@@ -29,6 +28,7 @@ from mlflow_lmms.recorded_run import (
     suite_of,
     tag_object,
 )
+from mlflow_lmms.score import Score
 from mlflow_lmms.sql.schema import EvaluationRow, IndexedRunRow, ScoreRow, TaskRow
 
 _RUNS_AT_ONCE = 100

@@ -5,7 +5,9 @@ from __future__ import annotations
 from itertools import combinations
 
 from mlflow_lmms.analysis.holm import holm
-from mlflow_lmms.board import ALPHA, Board, Cell, Vectors, compare
+from mlflow_lmms.board import Board, Cell
+from mlflow_lmms.column_ranks import ALPHA
+from mlflow_lmms.score import Vectors, compare
 
 
 def verdicts(board: Board, vectors: Vectors) -> list[str]:

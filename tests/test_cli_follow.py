@@ -128,10 +128,11 @@ def board() -> dict[str, Any]:
         "high": 0.977,
         "rank": 1,
         "tied": False,
+        "rank_interval": [1, 1],
         "note": None,
         "flagged": [],
     }
-    other = {**cell, "value": 0.5, "rank": 2, "tied": True}
+    other = {**cell, "value": 0.5, "rank": 2, "tied": True, "rank_interval": [2, 3]}
     odd = {**cell, "rank": None, "low": None, "high": None, "note": "not comparable: the documents differ"}
     odd["flagged"] = ["below_chance"]
     published = {"value": 0.97, "source": "a paper [3]"}
@@ -154,7 +155,7 @@ def test_a_board_shows_intervals_ranks_ties_and_words() -> None:
     print_board(board(), Console(file=out, width=160))
     text = out.getvalue()
     assert "0.965 [0.947, 0.977] #1" in text
-    assert "0.500 [0.947, 0.977] =2" in text
+    assert "0.500 [0.947, 0.977] #2–3" in text
     assert "wer ↓" in text
     assert "0.965 [1] [2]" in text
     assert "[1] not comparable: the documents differ" in text and "[2] below chance" in text

@@ -11,8 +11,8 @@ import pytest
 from runner_files import FINGERPRINT
 
 from mlflow_lmms.analysis.holm import holm
-from mlflow_lmms.board import Score
 from mlflow_lmms.comparison import Comparison, TaskDifference, Verdict, compare_with_baseline
+from mlflow_lmms.score import Score
 from mlflow_lmms.score_vectors import DocumentKeys, ScoreVector
 
 Outputs = Mapping[tuple[str, str], Sequence[float]]

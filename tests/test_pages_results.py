@@ -10,10 +10,12 @@ import pytest
 from flask import Flask
 
 from mlflow_lmms.analysis.mean_interval import mean_interval
-from mlflow_lmms.board import Board, Cell, Column, Row, Score
+from mlflow_lmms.board import Board, Cell, Column, Row
 from mlflow_lmms.catalogue import Catalogue
+from mlflow_lmms.column_ranks import Rank
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.samples import MediaReference, Sample
+from mlflow_lmms.score import Score
 from mlflow_lmms.task_result import (
     ErroredSamples,
     MetricResult,
@@ -161,7 +163,8 @@ def board() -> Board:
             recorded_at=0,
             **given,
         )
-        return Cell(made, rank, tied=rank == 1, note=None if rank else "not comparable: the documents differ")
+        place = Rank(rank, 2, tied=rank == 1, paired=True) if rank else None
+        return Cell(made, place, note=None if rank else "not comparable: the documents differ")
 
     rows = (
         Row("a", {"one": cell("a", "one", 0.5, 1), "two": cell("a", "two", 0.2, 2)}, 0.75, 2, 1),
@@ -200,7 +203,7 @@ def test_cells_lead_to_what_was_wrong_and_to_the_run_and_say_why_they_are_not_ra
     assert first is not None
     assert first.wrong_url == "/lmms/evaluations/aone/samples/one?wrong=1"
     assert first.run_url == "/lmms/evaluations/aone"
-    assert first.rank == "=1"
+    assert first.rank == "#1–2"
     assert rows["b"].cells[1] is None
     unranked = rows["c"].cells[1]
     assert unranked is not None

@@ -19,7 +19,6 @@ from mlflow_lmms.analysis.holm import holm
 from mlflow_lmms.analysis.mean_interval import is_binary, mean_interval
 from mlflow_lmms.analysis.paired_difference import mcnemar, paired_difference, score_interval
 from mlflow_lmms.analysis.saddlepoint import bootstrap_mean_interval, sign_flip_p_value
-from mlflow_lmms.analysis.tie_groups import tie_groups
 
 Values = NDArray[np.float64]
 
@@ -350,15 +349,3 @@ def test_holm_keeps_the_order_and_lowers_no_p_value(p_values: list[float]) -> No
 def test_holm_gives_the_textbook_values() -> None:
     """Holm's procedure on p = 0.01, 0.04, 0.03, 0.005: the smallest times 4, the next times 3, and so on, rising."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def ranks(names: str, *different: str) -> dict[str, int]:
-    return tie_groups(list(names), lambda one, other: f"{one}{other}" in different)
-
-
-def test_names_that_do_not_differ_from_their_groups_best_share_its_rank() -> None:
-    assert ranks("abc", "ab", "bc", "ac") == {"a": 1, "b": 2, "c": 3}
-    assert ranks("abc") == {"a": 1, "b": 1, "c": 1}
-    assert ranks("abcd", "ac", "ad", "cd") == {"a": 1, "b": 1, "c": 3, "d": 4}
-    assert ranks("abc", "ac") == {"a": 1, "b": 1, "c": 3}
-    assert ranks("") == {}

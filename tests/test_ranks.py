@@ -17,9 +17,9 @@ NAN = float("nan")
 def test_models_far_apart_have_one_rank_each_and_equal_ones_all() -> None:
     values = np.array([0.2, 0.9, 0.5])
     apart = ranks(values, np.full((3, 3), 1e-9))
-    assert list(apart.first) == list(apart.last) == list(apart.group) == [3, 1, 2]
+    assert list(apart.first) == list(apart.last) == [3, 1, 2]
     together = ranks(values, np.ones((3, 3)))
-    assert (set(together.first), set(together.last), set(together.group)) == ({1}, {3}, {1})
+    assert (set(together.first), set(together.last)) == ({1}, {3})
 
 
 def test_a_middle_model_may_tie_with_both_ends_that_differ() -> None:
@@ -28,12 +28,11 @@ def test_a_middle_model_may_tie_with_both_ends_that_differ() -> None:
     found = ranks(np.array([0.9, 0.7, 0.5]), p_value)
     assert list(found.first) == [1, 1, 2]
     assert list(found.last) == [2, 3, 3]
-    assert list(found.group) == [1, 1, 3]
 
 
 def test_a_single_model_is_first() -> None:
     found = ranks(np.array([0.3]), np.ones((1, 1)))
-    assert (found.first[0], found.last[0], found.group[0]) == (1, 1, 1)
+    assert (found.first[0], found.last[0]) == (1, 1)
 
 
 def test_the_true_ranks_lie_in_all_intervals_at_once() -> None:

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from runner_files import FINGERPRINT, write_task
 
-from mlflow_lmms.board import Score
 from mlflow_lmms.errors import NotFoundError, UnreadableOutputError
 from mlflow_lmms.names import Artifact
 from mlflow_lmms.run_reader import RunReader, no_such_artifact
+from mlflow_lmms.score import Score
 
 TASK = "refcoco+ 名"
 

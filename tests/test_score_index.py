@@ -13,7 +13,6 @@ import pytest
 from runner_files import FINGERPRINT, Scores, write_task
 from sqlalchemy import select
 
-from mlflow_lmms.board import Score
 from mlflow_lmms.database import open_database
 from mlflow_lmms.errors import NotFoundError, UnavailableError
 from mlflow_lmms.evaluation_json import evaluation_json
@@ -22,6 +21,7 @@ from mlflow_lmms.lifecycle import Claim, Owner
 from mlflow_lmms.names import Tag, escape
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.run_recorder import RunRecorder
+from mlflow_lmms.score import Score
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.services import Services
 from mlflow_lmms.sql.schema import ScoreRow

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from runner_files import FINGERPRINT, doc_hash
 
-from mlflow_lmms.board import Score, make_board
+from mlflow_lmms.board import make_board
+from mlflow_lmms.score import Score
 from mlflow_lmms.score_vectors import DocumentKeys, ScoreVector
 from mlflow_lmms.verdict import verdicts
 

@@ -1,4 +1,4 @@
-"""Ranks that say what the data can tell: an interval of ranks for each model, groups of ties, win rates. Pure."""
+"""Ranks that say what the data can tell: an interval of ranks for each model, and win rates. Pure."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ class Ranks:
     """Arrays of shape (models,); rank 1 is best.
 
     Attributes:
-        first, last: the ranks that a model may have. Together they hold for all models at once with a probability of
-            at least 1 - alpha: a model is placed before another only where Holm's procedure over all pairs of the
-            column tells them apart. Holm (1979); simultaneous rank intervals from pairwise tests: Mohamad, Goeman and
-            van Zwet (2021), "Simultaneous confidence intervals for ranks with application to ranking institutions",
-            Biometrics 78.
-        group: the rank that a model shows: that of the best model that it cannot be told apart from, counted down
-            the column.
+        first, last: the ranks that a model may have; `first`, one more than the models that are proven better, is the
+            rank that it shows, so that models which cannot be told apart share one. Together the intervals hold for
+            all models at once with a probability of at least 1 - alpha: a model is placed before another only where
+            Holm's procedure over all pairs of the column tells them apart. Holm (1979); simultaneous rank intervals
+            from pairwise tests: Mohamad, Goeman and van Zwet (2021), "Simultaneous confidence intervals for ranks
+            with application to ranking institutions", Biometrics 78.
         adjusted: p-values of the pairs, shape (models, models), after Holm.
     """
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]
-    group: NDArray[np.int64]
     adjusted: Matrix
 
 
@@ -50,20 +48,8 @@ def ranks(values: NDArray[np.float64], p_value: Matrix, alpha: float = 1 - LEVEL
     return Ranks(
         first=1 + beats.sum(axis=0),
         last=count - beats.sum(axis=1),
-        group=_groups(values, beats),
         adjusted=adjusted,
     )
-
-
-def _groups(values: NDArray[np.float64], beats: NDArray[np.bool_]) -> NDArray[np.int64]:
-    group = np.zeros(len(values), dtype=np.int64)
-    leader = -1
-    for position, model in enumerate(np.argsort(-values, kind="stable"), start=1):
-        if leader < 0 or beats[leader, model]:
-            leader, group[model] = model, position
-        else:
-            group[model] = group[leader]
-    return group
 
 
 def win_rates(beats_share: Matrix) -> Matrix:
@@ -78,20 +64,20 @@ def win_rates(beats_share: Matrix) -> Matrix:
         return np.asarray(np.where(number > 0, np.where(counted, beats_share, 0.0).sum(axis=1) / number, np.nan))
 
 
-def shares_beaten(group: NDArray[np.float64]) -> NDArray[np.float64]:
+def shares_beaten(shown: NDArray[np.float64]) -> NDArray[np.float64]:
     """The share of the other models of a column that each beats, ties counted half; shape (models,).
 
     Args:
-        group: ranks with ties, NaN where a model is not ranked; NaN comes back for it, and for a model alone.
+        shown: ranks with ties, NaN where a model is not ranked; NaN comes back for it, and for a model alone.
     """
-    ranked = np.isfinite(group)
+    ranked = np.isfinite(shown)
     if ranked.sum() < 2:
-        return np.full(len(group), np.nan)
-    there = group[ranked]
+        return np.full(len(shown), np.nan)
+    there = shown[ranked]
     order = np.sort(there)
     worse = len(there) - np.searchsorted(order, there, side="right")
     tied = len(there) - 1 - worse - np.searchsorted(order, there, side="left")
-    found = np.full(len(group), np.nan)
+    found = np.full(len(shown), np.nan)
     found[ranked] = (worse + tied / 2) / (len(there) - 1)
     return found
 

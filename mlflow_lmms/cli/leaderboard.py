@@ -118,7 +118,8 @@ def _score(cell: dict[str, Any]) -> Text:
     if cell["low"] is not None and cell["high"] is not None:
         text.append(f" [{cell['low']:.3f}, {cell['high']:.3f}]", style="not bold")
     if cell["rank"] is not None:
-        text.append(f" {'=' if cell['tied'] else '#'}{cell['rank']}", style="cyan not bold")
+        best, worst = cell["rank_interval"]
+        text.append(f" #{best}" if best == worst else f" #{best}–{worst}", style="cyan not bold")
     return text
 
 

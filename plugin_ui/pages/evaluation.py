@@ -12,13 +12,13 @@ from flask import redirect, request, url_for
 from mlflow.entities import Run
 from werkzeug.wrappers import Response
 
-from mlflow_lmms.board import REPORTED
 from mlflow_lmms.errors import LmmsError
 from mlflow_lmms.evaluation import Evaluation, TaskStatus
 from mlflow_lmms.evaluation_json import command_line
 from mlflow_lmms.names import Artifact
 from mlflow_lmms.part_attempts import PartAttempt, attempts_of
 from mlflow_lmms.reading.result_warnings import WarningName
+from mlflow_lmms.score import REPORTED
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import FINAL, State
 from mlflow_lmms.task_result import TaskResult

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 from flask import request, url_for
 
-from mlflow_lmms.board import Board, Cell, Column, Row, Score
+from mlflow_lmms.board import Board, Cell, Column, Row
 from mlflow_lmms.board_service import ranked_board
+from mlflow_lmms.column_ranks import Rank
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.reading.result_warnings import ranked as is_ranked
+from mlflow_lmms.score import Score
 from mlflow_lmms.task_result import TaskWarning
 from plugin_ui.narrowing import narrowed
 from plugin_ui.pages.evaluation_results import scale_words
@@ -241,6 +243,13 @@ def _doubts(cell: Cell, warnings: Warnings) -> Iterator[Doubt]:
         yield Doubt("over a part of the documents", None)
 
 
+def _ranks(place: Rank | None) -> str:
+    """The ranks that a model may have on a task: ``#1``, or ``#1–3`` where the tests cannot tell."""
+    if place is None:
+        return ""
+    return f"#{place.rank}" if place.rank == place.last else f"#{place.rank}–{place.last}"
+
+
 def _cell(cell: Cell | None, scale: Scale, warnings: Warnings) -> ScoreCell | None:
     if cell is None:
         return None
@@ -251,7 +260,7 @@ def _cell(cell: Cell | None, scale: Scale, warnings: Warnings) -> ScoreCell | No
         low=score.low,
         high=score.high,
         n=score.n,
-        rank="" if cell.rank is None else f"{'=' if cell.tied else '#'}{cell.rank}",
+        rank=_ranks(cell.place),
         bar=scale.bar(score.value, score.low, score.high),
         doubts=list(_doubts(cell, warnings)),
         wrong_url=url_for("lmms.samples", run_id=score.run_id, task=score.task, wrong=1),

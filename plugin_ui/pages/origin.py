@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mlflow_lmms.board import REPORTED
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.names import Tag
 from mlflow_lmms.recorded_run import tag_object
+from mlflow_lmms.score import REPORTED
 
 _WORDS = {"import": "imported from output files", "client": "logged by a program", REPORTED: "published by others"}
 
