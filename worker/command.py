@@ -19,6 +19,7 @@ from worker.box_end import end_of
 from worker.cgroup_limits import cpu_limit, memory_limit
 from worker.gpu_inventory import Gpu, GpuProblem, Inventory, choose_gpus
 from worker.gpu_watch import GpuWatch
+from worker.server_check import check_server
 
 _MEMORY_OF_A_SLOT = 4 << 30
 
@@ -71,6 +72,7 @@ def worker(
         labels=allocation.labels,
     )
     EvaluationQueue(settings.redis_address).ping()
+    check_server(settings.server_url)
     watch = GpuWatch()
     watch.start()
     chosen, more = _choose(gpus, allocation, watch.first())
