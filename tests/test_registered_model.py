@@ -43,7 +43,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def watched(monkeypatch: pytest.MonkeyPatch, before: Callable[[str], None]) -> None:
     """Call `before` with the path of each file that MLflow is about to download."""
-    download = LocalArtifactRepository.download_artifacts
+    download: Any = LocalArtifactRepository.download_artifacts
 
     def watching(self: Any, artifact_path: str, dst_path: str | None = None) -> str:
         before(artifact_path)
@@ -103,8 +103,12 @@ def test_two_at_once_are_one_download(source: Path, tmp_path: Path, monkeypatch:
         reached.set()
         go_on.wait(DEADLINE_S)
 
+    def tell(done: int, total: int) -> None:
+        if not total:
+            waited.set()
+
     def second() -> None:
-        model_folder(model(source), tmp_path / "box", SERVER, tell=lambda done, total: total or waited.set())
+        model_folder(model(source), tmp_path / "box", SERVER, tell=tell)
 
     watched(monkeypatch, stick)
     processes = [context.Process(target=model_folder, args=(model(source), tmp_path / "box", SERVER))]
