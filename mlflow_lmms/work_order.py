@@ -64,7 +64,6 @@ class WorkOrder(BaseModel):
     lmms-eval's groups whose members the run has (`mlflow_lmms.reading.group_scores.GroupDefinition`).
     A rescore scores the answers of an earlier attempt again, without a model.
     `no_progress_s` and `phase_deadlines_s` are by phase of the runner (``other``: every phase that is not named).
-    `gpu_memory` is what the part may use of its one GPU, in bytes; None: all of it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -101,4 +100,3 @@ class WorkOrder(BaseModel):
     no_progress_s: dict[str, float] = {}
     phase_deadlines_s: dict[str, float] = {}
     checkpoint: bool = False
-    gpu_memory: int | None = None
