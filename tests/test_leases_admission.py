@@ -1,0 +1,168 @@
+"""The claim in the queue server and the planner's last check are the same rule: compared on random fleets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from fleet_strategies import Written, boxes, fleets, jobs
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+
+from mlflow_lmms.planner.admission import admits
+from mlflow_lmms.planner.demand import demand_of, suits
+from mlflow_lmms.planner.fleet import GIB, MIB, Box, BoxState, FleetState, Job, Lease, Start
+from mlflow_lmms.planner.plan import plan, rooms_of
+from mlflow_lmms.queue_keys import PLAN_AT_KEY, PLAN_STARTS_KEY, job_from_need, need_fields, start_json
+from worker.leases import Claim, LeaseBook, Slot
+
+unhealthy = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow]
+many = settings(max_examples=200, deadline=None, suppress_health_check=unhealthy)
+
+
+@pytest.fixture
+def connection(empty_valkey: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(empty_valkey) as connection:
+        yield connection
+
+
+def publish(connection: redis.Redis, book: LeaseBook, *starts: Start) -> None:
+    connection.delete(PLAN_STARTS_KEY)
+    for start in starts:
+        connection.hset(PLAN_STARTS_KEY, start.job, start_json(start))
+    connection.set(PLAN_AT_KEY, book.now())
+
+
+def claim_on(book: LeaseBook, box: str, job: Job) -> Claim | None:
+    return book.claim(Slot(box, f"{box}.x", with_gpus=job.gpus > 0))
+
+
+def changed_gpu(state: FleetState, box: str, uuid: str, changes: dict[str, Any]) -> FleetState:
+    """The fleet with one GPU changed."""
+    gpus = next(one for one in state.boxes if one.name == box).gpus
+    new = tuple(replace(gpu, **changes) if gpu.uuid == uuid else gpu for gpu in gpus)
+    return changed_box(state, box, {"gpus": new})
+
+
+def changed_box(state: FleetState, name: str, changes: dict[str, Any]) -> FleetState:
+    return replace(state, boxes=tuple(replace(box, **changes) if box.name == name else box for box in state.boxes))
+
+
+def changed_job(state: FleetState, name: str, changes: dict[str, Any]) -> FleetState:
+    return replace(state, jobs=tuple(replace(job, **changes) if job.id == name else job for job in state.jobs))
+
+
+BOX_CHANGES: tuple[dict[str, Any], ...] = (
+    *({"state": state} for state in BoxState),
+    {"shares_gpus": False},
+    {"shares_gpus": True},
+    *({"gpu_slots": slots} for slots in range(3)),
+    *({"cpu_slots": slots} for slots in range(2)),
+    {"labels": frozenset()},
+    {"environments": frozenset()},
+)
+GPU_CHANGES: tuple[dict[str, Any], ...] = (
+    {"usable": False},
+    {"is_slice": True},
+    {"foreign": 501 * MIB},
+    {"foreign": 60 * GIB},
+    {"free": GIB},
+    {"type": "Tesla T4"},
+    {"memory": 16 * GIB},
+    {"uuid": "another"},
+)
+JOB_CHANGES: tuple[dict[str, Any], ...] = (
+    {"box": "two"},
+    {"boxes": frozenset()},
+    {"boxes": frozenset({"one"})},
+    {"environment": "lab"},
+    {"labels": frozenset({"lab"})},
+    {"gpu_type": "T4"},
+    {"least_memory": 41 * GIB},
+    {"gpus": 2},
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn, state: FleetState, start: Start) -> tuple[FleetState, Start]:
+    """What a fleet, and a start that was planned for it, may have become meanwhile."""
+    kind = draw(st.sampled_from(["box", "gpu", "job", "lease", "start", "nothing"]))
+    if kind == "box":
+        return changed_box(state, start.box, draw(st.sampled_from(BOX_CHANGES))), start
+    if kind == "job":
+        return changed_job(state, start.job, draw(st.sampled_from(JOB_CHANGES))), start
+    if not start.gpus:
+        return state, start
+    gpu = draw(st.sampled_from(start.gpus))
+    if kind == "gpu":
+        return changed_gpu(state, start.box, gpu, draw(st.sampled_from(GPU_CHANGES))), start
+    if kind == "start":
+        fewer, twice = start.gpus[1:], (*start.gpus, start.gpus[0])
+        others = draw(st.sampled_from([start.gpus, fewer, twice]))
+        return state, replace(start, gpus=others, memory=draw(st.sampled_from([start.memory, None, 2 * GIB])))
+    memory = draw(st.none() | st.sampled_from([1, 20, 79]).map(lambda gib: gib * GIB))
+    holder = draw(st.sampled_from(["another-p0", start.job]))
+    return replace(state, leases=(*state.leases, Lease(holder, "bob", start.box, (gpu,), 0.0, None, memory))), start
+
+
+@many
+@given(data=st.data(), state=fleets(), quarantine=st.booleans())
+def test_the_claim_admits_a_planned_start_just_when_the_planner_does(
+    connection: redis.Redis, data: st.DataObject, state: FleetState, quarantine: bool
+) -> None:
+    book = LeaseBook(connection, 15)
+    made = plan(state, 0.0)
+    assume(made.starts)
+    state, start = data.draw(changed(state, data.draw(st.sampled_from(made.starts))))
+    Written(connection).fleet(state, quarantine)
+    publish(connection, book, start)
+    job = next(job for job in state.jobs if job.id == start.job)
+    claim = claim_on(book, start.box, job)
+    expected = admits(state, start)
+    event(f"admitted: {expected}")
+    assert (claim is not None) is expected
+    if claim is not None:
+        assert (claim.job_id, claim.gpus, claim.memory) == (start.job, start.gpus, start.memory)
+        assert (claim.user, claim.estimated_s) == (job.user, job.estimated_s)
+        assert connection.hlen(PLAN_STARTS_KEY) == 0, "the start is used up"
+        assert claim_on(book, start.box, job) is None
+
+
+@many
+@given(state=fleets(), quarantine=st.booleans())
+def test_every_start_of_a_plan_is_claimed(connection: redis.Redis, state: FleetState, quarantine: bool) -> None:
+    book = LeaseBook(connection, 15)
+    Written(connection).fleet(state, quarantine)
+    made = plan(state, book.now())
+    publish(connection, book, *made.starts)
+    by_id = {job.id: job for job in state.jobs}
+    claimed = [claim_on(book, start.box, by_id[start.job]) for start in made.starts]
+    assert {claim.job_id for claim in claimed if claim} == {start.job for start in made.starts}
+
+
+@many
+@given(box=boxes("one"), job=jobs("run0"), quarantine=st.booleans())
+def test_without_a_plan_a_job_starts_where_and_only_where_it_may(
+    connection: redis.Redis, box: Box, job: Job, quarantine: bool
+) -> None:
+    state = FleetState((box,), (job,))
+    demand = demand_of(job, state.boxes)
+    assume(demand.memory == (job.memory or 0))  # else its estimate is larger than the box, which the planner judges
+    Written(connection).fleet(state, quarantine)
+    claim = claim_on(LeaseBook(connection, 15), "one", job)
+    possible = suits(job, box) and rooms_of(state, 0.0)["one"].choose(demand) is not None
+    assert (claim is not None) is (possible and box.state is BoxState.OPEN)
+    event(f"claimed: {claim is not None}")
+    if claim is not None:
+        assert admits(state, Start(job.id, "one", claim.gpus, claim.memory))
+
+
+@given(job=jobs("run0"))
+def test_what_a_job_needs_comes_back_as_it_was(job: Job) -> None:
+    fields = need_fields(job)
+    assert all(isinstance(value, str) for value in fields.values())
+    assert job_from_need(json.loads(json.dumps(fields))) == job
