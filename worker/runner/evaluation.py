@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
 from lmms_eval import evaluator
@@ -28,6 +29,7 @@ from worker.runner.progress import Progress
 from worker.runner.request import RunRequest
 from worker.runner.running_score import RunningScore
 from worker.runner.sample_rows import read_rows
+from worker.runner.stored_answers import refuse_steps
 from worker.runner.task_guard import TaskGuard
 from worker.runner.task_metrics import Metric, Outcome
 from worker.runner.task_result import ResultWriter, counted_scores
@@ -54,7 +56,7 @@ class Evaluation:
         with self._guard(*self._request.tasks) as start:
             self._progress.enter("model_load", None)  # only its adapter is looked up so far
             self._world = World.join(self._request.processes)
-            model = LoadedModel(self._request.model, self._progress)
+            model = LoadedModel(self._request.model, self._progress, self._request.rescore_from)
             if self._world.leads:
                 write_environment(self._request.output_folder, model.adapter_class)
             self._progress.enter("dataset", None)
@@ -103,8 +105,27 @@ class Evaluation:
         documents = self._documents(task)
         self._events.task_started(name, len(documents))
         started = time.monotonic()
-        cli_args = self._cli_args()
-        cache, world = self._request.cache_folder / escape(name), self._world
+        cli_args, world = self._cli_args(), self._world
+        with model.in_place_of_loading(), self._answering(name, task, documents, model, cli_args):
+            results = self._simple_evaluate(name, task, cli_args)
+        world.gather_requests(task)
+        if world.leads:
+            rows = read_rows(task, results["results"][name], results["samples"][name], documents, world.size)
+            outcome = Outcome(name, task, results["results"][name], rows, time.monotonic() - started)
+            self._record(outcome, cli_args)
+        task._instances = None  # answers and media of a finished task would pile up
+
+    @contextlib.contextmanager
+    def _answering(
+        self, name: str, task: Any, documents: range, model: LoadedModel, cli_args: Namespace
+    ) -> Iterator[None]:
+        """Keep a model's answers chunk by chunk; those of an earlier attempt need none of that."""
+        request, world = self._request, self._world
+        if request.rescore_from is not None:
+            refuse_steps(name, str(task.config.output_type))
+            yield
+            return
+        cache = request.cache_folder / escape(name)
         if world.leads:
             collect_answers(cache)
         world.wait()
@@ -113,19 +134,13 @@ class Evaluation:
                 answers=answers,
                 progress=self._progress,
                 task=name,
-                largest=self._request.chunk_size,
-                at_once=lambda: model.requests_at_once(self._request.batch_size),
+                largest=min(request.chunk_size, request.rate.per_minute) if request.rate else request.chunk_size,
+                at_once=lambda: model.requests_at_once(request.batch_size),
                 documents=len(world.share(documents)),
                 listener=RunningScore(name, task, cli_args, self._events).add,
             )
-            with model.in_place_of_loading(), chunked(execution):
-                results = self._simple_evaluate(name, task, cli_args)
-        world.gather_requests(task)
-        if world.leads:
-            rows = read_rows(task, results["results"][name], results["samples"][name], documents, world.size)
-            outcome = Outcome(name, task, results["results"][name], rows, time.monotonic() - started)
-            self._record(outcome, cli_args)
-        task._instances = None  # answers and media of a finished task would pile up
+            with chunked(execution):
+                yield
 
     def _documents(self, task: Any) -> range:
         request, total = self._request, len(task.eval_docs)
@@ -145,7 +160,7 @@ class Evaluation:
             num_fewshot=request.num_fewshot,
             batch_size=request.batch_size,
             device=request.device,
-            use_cache=str(request.cache_folder / escape(name)),
+            use_cache=None if request.rescore_from else str(request.cache_folder / escape(name)),
             limit=request.limit,
             offset=request.offset,
             log_samples=True,

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from lmms_eval import models
@@ -17,12 +18,14 @@ from lmms_eval import models
 from worker.runner.failures import TaskFailure
 from worker.runner.progress import Progress
 from worker.runner.random_state import RandomState
+from worker.runner.stored_answers import StoredAdapter
 
 
 class LoadedModel:
     """Loads the adapter on first use and hands the same object out afterwards."""
 
-    def __init__(self, name: str, progress: Progress) -> None:
+    def __init__(self, name: str, progress: Progress, stored: Path | None = None) -> None:
+        """Look the adapter up; with `stored` answers it is not needed, and they stand in for the model."""
         if name not in models.list_available_models(include_aliases=True):
             raise TaskFailure(
                 "model_load",
@@ -30,7 +33,7 @@ class LoadedModel:
                 "registers it (entry point group lmms_eval.models) in the evaluation environment",
             )
         self._progress = progress
-        self._adapter: Any = models.get_model(name)
+        self._adapter: Any = models.get_model(name) if stored is None else StoredAdapter(name, stored)
         self._model: Any = None
         self._after_load: RandomState | None = None
         self.task: str | None = None

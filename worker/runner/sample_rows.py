@@ -28,6 +28,7 @@ class SampleRows:
     targets: list[str]
     raw_targets: list[Any]
     responses: list[list[str]]
+    structured: list[list[bool]] = field(default_factory=list)
     filtered: dict[str, list[str]] = field(default_factory=dict)
     values: dict[MetricKey, list[Any]] = field(default_factory=dict)
     tokens: dict[str, list[int | None]] = field(default_factory=dict)
@@ -63,6 +64,9 @@ def read_rows(
         targets=[as_text(first[i]["target"]) for i in expected],
         raw_targets=[first[i]["target"] for i in expected],
         responses=[[as_text(answer) for request in requests[i] for answer in request.resps] for i in expected],
+        structured=[
+            [not isinstance(answer, str) for request in requests[i] for answer in request.resps] for i in expected
+        ],
         filtered={name: [_filtered_text(rows[i]) for i in expected] for name, rows in by_filter.items()},
         values={
             MetricKey(metric, name): [by_filter[name][i].get(metric) for i in expected]

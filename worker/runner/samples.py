@@ -34,6 +34,8 @@ _MEDIA = pa.list_(
         ]
     )
 )
+#: Says of each response that is no text whether it is JSON; not there where all are texts.
+JSON_COLUMN = "responses:json"
 _GROUP_ROWS, _GROUP_MEDIA = 512, 1 << 18
 
 
@@ -45,16 +47,18 @@ def samples_table(
 ) -> pa.Table:
     """Build the table of samples, one row per document."""
     ordered = [records[doc_id] for doc_id in rows.doc_ids]
-    inputs, targets = [_valid(text) for text in rows.inputs], [_valid(text) for text in rows.targets]
+    inputs, targets = [valid_text(text) for text in rows.inputs], [valid_text(text) for text in rows.targets]
     columns: dict[str, pa.Array] = {
         "doc_id": pa.array(rows.doc_ids, pa.int64()),
         "doc_hash": pa.array([record.content_hash for record in ordered], pa.string()),
         "row_key": pa.array(map(row_key, rows.doc_ids, inputs, targets), pa.string()),
         "input": pa.array(inputs, pa.string()),
         "target": pa.array(targets, pa.string()),
-        "responses": pa.array([[_valid(text) for text in own] for own in rows.responses], pa.list_(pa.string())),
+        "responses": pa.array([[valid_text(text) for text in own] for own in rows.responses], pa.list_(pa.string())),
         "errored": pa.array(errored, pa.string()),
     }
+    if any(map(any, rows.structured)):
+        columns[JSON_COLUMN] = pa.array(rows.structured, pa.list_(pa.bool_()))
     columns |= {f"filtered:{name}": _texts(texts) for name, texts in rows.filtered.items()}
     columns |= {score_column(key): pa.array(own, pa.float64()) for key, own in scores.items()}
     columns |= {
@@ -113,10 +117,11 @@ def _media_bytes(table: pa.Table) -> list[int]:
 
 
 def _texts(values: Sequence[str]) -> pa.Array:
-    return pa.array([_valid(value) for value in values], pa.string())
+    return pa.array([valid_text(value) for value in values], pa.string())
 
 
-def _valid(text: str) -> str:
+def valid_text(text: str) -> str:
+    """Return a text as the file has it."""
     # A model may emit half a surrogate pair, which UTF-8 cannot hold.
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
@@ -129,4 +134,4 @@ def _scalar_array(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, pa.int64())
     if kinds <= {int, float}:
         return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    return pa.array([None if value is None else _valid(str(value)) for value in values], pa.string())
+    return pa.array([None if value is None else valid_text(str(value)) for value in values], pa.string())
