@@ -94,6 +94,24 @@ def test_a_terminal_gets_a_bar_with_rate_and_running_score() -> None:
     assert "✓ model a · mme  finished  exact_match 0.5" in out.getvalue()
 
 
+def test_files_that_are_fetched_beforehand_are_shown_in_megabytes() -> None:
+    out = io.StringIO()
+    fetched = progress("", 12_000_000_000, 33_000_000_000, "fetch")
+    fetched["data"] |= {"task": None, "rate": None, "eta_s": None}
+
+    class Paced(Scripted):
+        def events(self, run_id: str, *, after: str | None = None) -> Iterator[Event]:
+            yield fetched
+            deadline = time.monotonic() + 20
+            while "12000/33000" not in out.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            yield WHOLE[-1]
+
+    console = Console(file=out, force_terminal=True, width=140, color_system=None)
+    follow(cast(Client, Paced({}, {"a": ["queued", "finished"]})), ["a"], console)
+    assert re.search(r"model a · files · MB fetched .* 12000/33000", out.getvalue())
+
+
 def test_several_evaluations_are_followed_to_the_last_end() -> None:
     failure = [state("failed", "mme", "failed", "2-0")]
     client = Scripted({"a": [WHOLE], "b": [failure]}, {"a": ["running", "finished"], "b": ["running", "failed"]})

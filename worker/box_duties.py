@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from mlflow_lmms.evaluation_queue import Lease
-from mlflow_lmms.queue_keys import BOX_STATE_KEY
+from mlflow_lmms.queue_keys import BOX_STATE_KEY, fetch_orders_key
 from mlflow_lmms.settings import Settings
 from worker.announcement import Announcement
 from worker.gpu_inventory import Gpu
@@ -160,8 +160,10 @@ class BoxDuties:
     def _look_at_idleness(self) -> None:
         slots = self.offer.slots
         states: list[Any] = [self._redis.hget(f"rq:worker:{slot}", "state") for slot in slots]
+        # Files that are fetched here are those of evaluations that will come here.
+        fetches = self._redis.exists(fetch_orders_key(self._settings.box))
         idle = bool(slots) and all(state == b"idle" for state in states) and not self._own(self._book.all())
-        if not idle:
+        if not idle or fetches:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = time.monotonic()

@@ -81,7 +81,7 @@ class _Display:
         if event["kind"] == "state":
             self.state(evaluation, event)
         elif event["kind"] == "progress":
-            self.progress(evaluation, event)
+            self.progress(evaluation, event if event["task"] is not None else _of_files(event))
         elif event["kind"] == "score":
             self.score(evaluation, event)
 
@@ -99,6 +99,12 @@ class _Display:
 
     def score(self, evaluation: Evaluation, event: Mapping[str, Any]) -> None:
         """A running score."""
+
+
+def _of_files(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Progress in bytes of the files that all tasks load, in megabytes."""
+    done, total = (-(-int(event[name]) // 10**6) for name in ("done", "total"))
+    return {**event, "task": "files", "phase": "MB fetched", "done": done, "total": total}
 
 
 class _Bars(_Display):

@@ -123,6 +123,11 @@ const on = {
     progress.set(data.task, { done: 0, total: 0, ...before, ...data });
   },
   progress(data) {
+    if (!data.task) {
+      // Files of all tasks, in bytes.
+      announce(`${Math.round((100 * data.done) / (data.total || 1))} % of its files are fetched`, true);
+      return;
+    }
     progress.set(data.task, data);
     announce(`${data.task}: ${progressText(data)}`, true);
   },
