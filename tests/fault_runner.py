@@ -89,6 +89,7 @@ class Evaluation:
         """Begin a phase, and wait in it when told so."""
         event("phase", task=task, phase=name)
         self.note(f"phase {name}")
+        time.sleep(float(self.told.get("dwell", 0)))
         if self.told.get("linger") != name or self.told.get("only", str(self.request["attempt"])) != str(
             self.request["attempt"]
         ):

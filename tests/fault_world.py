@@ -190,9 +190,10 @@ class Box:
         return found
 
     def announced(self) -> bool:
-        """Whether the fleet knows of it."""
-        with suppress(LmmsError):
-            return self.name in {box.name for box in self.world.queue.boxes()}
+        """Whether the fleet knows of it as a box that takes work."""
+        with suppress(redis.RedisError):
+            known, state = self.world.redis.hmget(f"lmms:box:{self.name}", "box", "state")
+            return known is not None and state in (None, b"open")
         return False
 
     def kill(self) -> None:
@@ -215,7 +216,8 @@ class FaultWorld:
     template: Path | None = None
     ttl_s: float = TTL_S
     grace_s: float = 0.5
-    environ: dict[str, str] = field(default_factory=dict)
+    auth: bool = False
+    tasks: Path = field(default_factory=lmms_digits.tasks_folder)
     boxes: list[Box] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
 
@@ -227,7 +229,7 @@ class FaultWorld:
 
     def start(self) -> FaultWorld:
         """Start the servers."""
-        self.valkey.start()
+        self.start_queue()
         self.controls = self.folder / "controls"
         write_result(self.controls / "template", "stand_in", documents(20), 0.9, seed=1)
         self.python = self.folder / "python"
@@ -235,20 +237,27 @@ class FaultWorld:
         self.python.chmod(0o755)
         self.server = self._server()
         self.server.start()
-        self._connect()
+        self.connect()
         return self
+
+    def start_queue(self) -> None:
+        """Start the queue server."""
+        self.valkey.start()
 
     def _server(self) -> MlflowProcess:
         environ = {
             "MLFLOW_LMMS_LEASE_TTL_S": str(self.ttl_s),
-            "MLFLOW_LMMS_TASK_FOLDERS": str(lmms_digits.tasks_folder()),
+            "MLFLOW_LMMS_TASK_FOLDERS": str(self.tasks),
             "MLFLOW_LMMS_RATE_LIMIT": "1000000 per minute",
             "HF_HUB_OFFLINE": "1",
-            **self.environ,
         }
-        return MlflowProcess(self.folder / "server", self.redis_url, template=self.template, environ=environ)
+        server = MlflowProcess(self.folder / "server", self.redis_url, template=self.template, environ=environ)
+        if self.auth:
+            server.auth, server.host = True, "0.0.0.0"
+        return server
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Reach what runs."""
         self.client = Client(self.server.url)
         self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, socket_timeout=5)
         self.queue = EvaluationQueue(self.redis_url)
@@ -320,7 +329,7 @@ class FaultWorld:
         python.chmod(0o755)
         return {"LMMS_FAULT_HOLD": point, "LMMS_FAULT_FOLDER": str(data), "LMMS_FAULT_PYTHON": str(python)}
 
-    def submit(self, *tasks: str, gpus: int = 0, priority: str = "normal", **told: Any) -> Run:
+    def submit(self, *tasks: str, priority: str = "normal", **told: Any) -> Run:
         """Ask for an evaluation; `told` is what its runner is to do."""
         control = self.controls / uuid.uuid4().hex[:12]
         control.mkdir()
@@ -328,7 +337,7 @@ class FaultWorld:
             adapter="stand-in",
             environment="stand-in",
             tasks=list(tasks or (TASK,)),
-            gpus=gpus,
+            gpus=0,
             priority=priority,
             model_args={"control": str(control), **{key: str(value) for key, value in told.items()}},
         )

@@ -65,7 +65,7 @@ class MlflowProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.template is not None and not (self.folder / "mlflow.db").exists():
             shutil.copy(self.template, self.folder / "mlflow.db")  # making the tables takes seconds
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         command = [
             sys.executable, "-P", "-m", "mlflow", "server", "--app-name", "lmms", "--host", self.host,
             "--port", str(self.port), "--backend-store-uri", self.backend_store_uri,
@@ -167,7 +167,8 @@ class MlflowProcess:
         return {**environ, **self.environ}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
