@@ -28,6 +28,7 @@ def pages(server: str) -> dict[str, str]:
     found = {
         "leaderboard": "/lmms/leaderboard",
         "evaluations": "/lmms/evaluations",
+        "fleet": "/lmms/fleet",
         "suites": "/lmms/suites",
         "new-evaluation": "/lmms/evaluations/new",
     }

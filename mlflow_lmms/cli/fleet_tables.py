@@ -137,7 +137,7 @@ def _queue(fleet: dict[str, Any]) -> RenderableType:
         return "nothing waits"
     table = _table("Queue", "#", "run", "user", "GPUs", "priority", "waits", "why")
     for entry in fleet["queue"]:
-        why = entry["reason"] or (entry["cause"] or "its turn comes with the next plan").replace("_", " ")
+        why = entry["reason"] or (entry["cause"] or "is about to start").replace("_", " ")
         waits = duration(max(0.0, fleet["at"] - entry["queued_at"]))
         table.add_row(
             str(entry["place"]),
