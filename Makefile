@@ -4,6 +4,7 @@
 #   make test [ARGS=…]        the whole test suite (ARGS go to pytest), JOBS files at a time
 #   make check                formatting, lint, types, import rules
 #   make bench                every benchmark
+#   make soak [ARGS=…]        500 evaluations while everything is killed again and again (docs/faults.md)
 #   make dev                  `up` for developers: Python and templates reload, an empty history is seeded
 #
 # PYTHON: the Python to make the environment with. VENV: where to put it.
@@ -17,7 +18,7 @@ BIN    := $(VENV)/bin
 ENVIRONMENT = @command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11-3.13" >&2; exit 1; }; \
 	$(PYTHON) .ci/make_environment.py $(VENV)
 
-.PHONY: demo test check bench dev
+.PHONY: demo test check bench soak dev
 .DEFAULT_GOAL := demo
 
 demo:
@@ -37,7 +38,11 @@ check:
 
 bench:
 	$(ENVIRONMENT) local,dev
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python -P $$file; done
+	@set -e; for file in $(filter-out benchmarks/soak.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python -P $$file; done
+
+soak:
+	$(ENVIRONMENT) local,dev
+	@exec $(BIN)/python -P benchmarks/soak.py $(ARGS)
 
 dev:
 	$(ENVIRONMENT) local,dev

@@ -5,8 +5,8 @@ another box stands by (`box`: found after the lease's time, 15 s). Running again
 new lease. Until it answers, lmms-eval starts and loads its model, which is shown apart. The model counts requests.
 
 The baseline is the bare `lmms-eval` command, killed when it has answered as much and started again at once, as a
-loop in a shell would: it asks everything again. (A stock RQ worker is no baseline: nobody notices its loss for 90 s at
-the least, and its orphan goes on, so that two of them work.)
+loop in a shell would: it asks everything again. (A stock RQ worker is no baseline: nobody notices its loss for at
+least 90 s, and its orphan goes on, so that two of them work.)
 """
 
 from __future__ import annotations

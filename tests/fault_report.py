@@ -62,7 +62,7 @@ class FaultReport:
 def fault(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None], fault_world: FaultWorld
 ) -> Iterator[FaultReport]:
-    """The report of this test, which must look at what is left. One that does not ask for `box` begins without any."""
+    """The report of this test, which must look at what is left. Without `box` it begins without any."""
     if "box" not in request.fixturenames:
         fault_world.end_boxes()
     report = FaultReport()

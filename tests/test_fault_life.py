@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from pathlib import Path
-
 import pytest
 from fault_report import FaultReport
 from fault_world import TASK, Box, FaultWorld, alive, until
-from warm_box import Box as WarmBox
 
 from mlflow_lmms.errors import ConflictError, StaleTokenError
 from mlflow_lmms.http import HttpApi
@@ -165,20 +160,3 @@ def test_a_box_that_sleeps_does_not_write(fault_world: FaultWorld, fault: FaultR
     until(box.announced, "the sleeper to be a box again")
     for each in (box, other):
         each.kill()
-
-
-@pytest.mark.fault("D", "SIGKILL of the warm start's server: cold start, and a run that has begun ends")
-def test_a_killed_warm_server_costs_a_cold_start(tmp_path: Path, fault: FaultReport, fault_world: FaultWorld) -> None:
-    warm = WarmBox(tmp_path)
-    warm.make_ready()
-    begun = warm.start("tell(begun=1)\ntime.sleep(1)\ntell(ended=1)\n")
-    warm.hear(begun)
-    fault.strikes()
-    for pid in warm.server_pids():
-        os.kill(pid, signal.SIGKILL)
-    ended = warm.end(begun)
-    assert {"ended": 1} in ended.told or ended.code != 0, "a run ends well, or says that it did not"
-    assert not warm.run().forked
-    fault.mended()
-    warm.warm.tend()
-    fault.nothing_left(fault_world)

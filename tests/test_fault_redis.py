@@ -20,7 +20,7 @@ def _queue_server_is_back(fault_world: FaultWorld) -> Iterator[None]:
 
 def running(world: FaultWorld) -> tuple[Run, list[int]]:
     """An evaluation in the middle of its answers; its processes."""
-    run = world.submit(linger="score", only=1, family=1)
+    run = world.submit(linger="score", only=1)
     return run, [process.pid for process in run.linger("score")]
 
 
