@@ -68,12 +68,16 @@ class FleetView:
         return sorted((BoxReport.from_fields(fields) for fields in hashes if fields), key=lambda report: report.box)
 
     def known(self) -> dict[str, tuple[BoxReport, float]]:
-        """Every box that was seen in the last 30 days, with the time; those that are away too."""
+        """Every box that was seen in the last 30 days, with the time; those that are away too, and may come back."""
         with self._connection.answering():
             entries: Any = self._redis.hgetall(KNOWN_BOXES_KEY)
-            oldest = self._connection.now() - KNOWN_FOR_S
+            now = self._connection.now()
         found = {box: known_from_json(text) for box, text in entries.items()}
-        return {box: (report, seen_at) for box, (report, seen_at) in found.items() if seen_at > oldest}
+        return {
+            box: (report, seen_at)
+            for box, (report, seen_at) in found.items()
+            if seen_at > now - KNOWN_FOR_S and (report.until is None or report.until > now)
+        }
 
     def states(self) -> dict[str, str]:
         """`paused` or `drained` per box that an admin said so of."""

@@ -237,6 +237,7 @@ class BoxReport:
             environments=self.environments,
             state=state,
             shares_gpus=self.shares_gpus,
+            ends_at=self.until,
         )
 
 

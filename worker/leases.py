@@ -112,7 +112,7 @@ class LeaseBook:
             _KEYS,
             [
                 *(slot.box, slot.name, int(slot.with_gpus), self.ttl_s, _JOB_PREFIX, json.dumps(list(first))),
-                *(DEFAULT.foreign_memory, PLAN_FRESH_S),
+                *(DEFAULT.foreign_memory, PLAN_FRESH_S, DEFAULT.default_estimate_s),
             ],
         )
         return _claimed(answer, slot)

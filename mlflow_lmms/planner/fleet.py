@@ -49,7 +49,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One machine; `gpu_slots` is how many jobs with GPUs may run at a time (none: as many as find a GPU)."""
+    """One machine; `gpu_slots` is how many jobs with GPUs may run at a time (none: as many as find a GPU).
+
+    From `ends_at` on it takes no work any more; none: nobody knows of an end.
+    """
 
     name: str
     gpus: tuple[Gpu, ...] = ()
@@ -59,6 +62,7 @@ class Box:
     environments: frozenset[str] = frozenset()
     state: BoxState = BoxState.OPEN
     shares_gpus: bool = False
+    ends_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from mlflow_lmms.planner.demand import demand_of
 from mlflow_lmms.planner.fleet import FleetState, Job, Lease, Plan, Policy, Quotas
 from mlflow_lmms.planner.placement import best_place
-from mlflow_lmms.planner.plan import DEFAULT, rooms_of
+from mlflow_lmms.planner.plan import DEFAULT, job_seconds, rooms_of, suitable_rooms
 
 #: Every part loads the model again: a further one must shorten the run by at least this share of it.
 _WORTH = 0.05
@@ -26,7 +26,7 @@ def idle_places(state: FleetState, made: Plan, job: Job, now: float, policy: Pol
     )
     state = replace(state, leases=(*state.leases, *started), reservation=None)
     demand = demand_of(job, state.boxes)
-    rooms = [room for name, room in rooms_of(state, now, policy).items() if name in demand.boxes and room.is_open]
+    rooms = suitable_rooms(rooms_of(state, now, policy), demand, now + job_seconds(job, policy))
     kept = made.reservation
     places, most = 0, _gpus_left(state.leases, state.quotas, job)
     while places * job.gpus < most:

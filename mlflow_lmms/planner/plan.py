@@ -8,7 +8,7 @@ not depend on estimates or on what arrives. A plan is advice: who starts a job c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
@@ -42,6 +42,16 @@ def rooms_of(state: FleetState, now: float, policy: Policy = DEFAULT) -> dict[st
     return {box.name: Room(box, leases[box.name], now, policy) for box in state.boxes}
 
 
+def suitable_rooms(rooms: Mapping[str, Room], demand: Demand, end: float) -> list[Room]:
+    """What is left of the open boxes that suit a job and are there until its likely end."""
+    return [room for name, room in rooms.items() if name in demand.boxes and room.is_open and room.lasts_until(end)]
+
+
+def job_seconds(job: Job, policy: Policy) -> float:
+    """How long a job is likely to run."""
+    return policy.default_estimate_s if job.estimated_s is None else job.estimated_s
+
+
 def plan(state: FleetState, now: float, policy: Policy = DEFAULT) -> Plan:
     """What to do now. The same state and time always give the same plan."""
     return _Planning(state, now, policy).run()
@@ -69,6 +79,7 @@ class _Planning:
         self._starts: dict[str, Start] = {}
         self._kept: Reservation | None = None
         self._nothing_to_keep = False
+        self._some_box_ends = any(box.ends_at is not None for box in state.boxes)
 
     def run(self) -> Plan:
         self._go_on_with(self._state.reservation)
@@ -127,16 +138,16 @@ class _Planning:
         self._nothing_to_keep = True
 
     def _fit(self, job: Job) -> _Fit:
-        key = shape(job)
+        end = self._now + job_seconds(job, self._policy)
+        key = (shape(job), end) if self._some_box_ends else shape(job)
         if key not in self._fits:
             demand = demand_of(job, self._state.boxes)
-            rooms = [room for name, room in self._rooms.items() if name in demand.boxes and room.is_open]
-            self._fits[key] = _Fit(demand, rooms)
+            self._fits[key] = _Fit(demand, suitable_rooms(self._rooms, demand, end))
         return self._fits[key]
 
     def _started(self, identifier: str, job: Job, fit: _Fit) -> bool:
         """Start the job where it fits best; room only shrinks in a plan, so what did not fit is not tried again."""
-        seconds = self._policy.default_estimate_s if job.estimated_s is None else job.estimated_s
+        seconds = job_seconds(job, self._policy)
         if seconds >= fit.too_long:
             return False
         rooms = fit.rooms if fit.too_long == _NEVER_TRIED else self._fillable(fit, seconds)

@@ -74,6 +74,10 @@ class Room:
         """Whether the box takes new work."""
         return self.box.state is BoxState.OPEN
 
+    def lasts_until(self, at: float) -> bool:
+        """Whether the box is still there at that time, as far as is known."""
+        return self.box.ends_at is None or at <= self.box.ends_at
+
     @property
     def idle_gpus(self) -> int:
         """GPUs that no job of the queue holds."""

@@ -9,6 +9,7 @@ from mlflow_lmms.planner.fleet import Box, BoxState, Cause, Policy, Reservation
 from mlflow_lmms.planner.room import Room
 
 _CLOSED = {
+    BoxState.OPEN: "ends before the job is likely to be done",
     BoxState.PAUSED: "is paused (`mlflow-lmms fleet resume {box}`)",
     BoxState.DRAINED: "is drained (`mlflow-lmms fleet resume {box}`)",
     BoxState.OFFLINE: "is not connected",

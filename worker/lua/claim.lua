@@ -1,5 +1,6 @@
 -- ARGV: box, slot, '1' for a slot with GPUs, TTL, prefix of RQ's job keys, jobs to look at before all others (JSON),
--- memory that others may use on a GPU that is given whole, age in seconds up to which a plan is followed.
+-- memory that others may use on a GPU that is given whole, age in seconds up to which a plan is followed, seconds
+-- that a job is taken to run when nothing is known.
 -- Returns nothing, or {job, queue, token, GPUs (JSON), memory, user, estimated_s, since}.
 local box, slot, with_gpus, ttl, job_prefix = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), ARGV[5]
 
@@ -47,6 +48,11 @@ local function queue_of(job)
   end
 end
 
+-- Whether the box is still there when the job is likely to be done; of some jobs that is not known.
+local function in_time(need, room)
+  return not room.ends_at or now + (number(need.estimated_s) or tonumber(ARGV[9])) <= room.ends_at
+end
+
 local function claim_planned(room)
   local starts, jobs = fields_of(plan_starts), {}
   for job in pairs(starts) do jobs[#jobs + 1] = job end
@@ -56,14 +62,15 @@ local function claim_planned(room)
     local queue = start.box == box and queue_of(job)
     local need = queue and startable(queue, job)
     local memory = number(start.memory)
-    if need and admits(need, room, start.gpus, memory) then return claim(queue, job, need, start.gpus, memory) end
+    local sound = need and in_time(need, room) and admits(need, room, start.gpus, memory)
+    if sound then return claim(queue, job, need, start.gpus, memory) end
   end
   return false
 end
 
 local function claim_fitting(room, queue, job)
   local need = startable(queue, job)
-  if not need or not suits(need, room) then return nil end
+  if not need or not suits(need, room) or not in_time(need, room) then return nil end
   local gpus, memory = choose(need, room)
   if gpus and has_room(room, gpus, memory) then return claim(queue, job, need, gpus, memory) end
 end

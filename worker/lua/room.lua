@@ -43,7 +43,7 @@ local function open_room(box, foreign_limit)
   if told.state ~= 'open' or redis.call('HEXISTS', box_state, box) == 1 then return nil end
   local room = {
     box = box, devices = {}, sorted = {}, shares = told.shares_gpus == '1',
-    labels = set(list(told.labels)), environments = set(list(told.environments)),
+    ends_at = number(told['until']), labels = set(list(told.labels)), environments = set(list(told.environments)),
     cpu_slots = number(told.cpu_slots) or 0, gpu_slots = number(told.gpu_slots) or 0,
   }
   room.cpu_left, room.gpu_jobs_left = room.cpu_slots, room.gpu_slots
