@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlflow_lmms.fetch_items import FetchItem
-from mlflow_lmms.fetch_orders import Fetches, FetchOrder, FetchState
+from mlflow_lmms.fetch_orders import FETCHED_FOR_S, Fetches, FetchOrder, FetchState
 from mlflow_lmms.planner.demand import Demand, demand_of
 from mlflow_lmms.planner.fleet import BoxState, Cause, FleetState, Job, Wait
 from mlflow_lmms.planner.plan import rooms_of
@@ -80,7 +80,7 @@ class FetchChoice:
         able = [name for name in suiting if self._fetches_for(name)]
         failed = {name: why for name in suiting if (why := self._failure(name, items))}
         for name in failed:  # an order stands as long as its failure is to be known
-            self._order(name, job, items)
+            self._order(name, job, self._missing(name, items))
         tried = {self._place(name) for name in failed}
         able = [name for name in able if self._place(name) not in tried]
         if not able or len(tried) >= _MOST_TRIES:
@@ -89,7 +89,7 @@ class FetchChoice:
                 self._notes[job.id] = f"its files could not be fetched beforehand on {name}: {why}"
             return job
         box = self._choose(job, items, demand, able)
-        since = self._order(box, job, items)
+        since = self._order(box, job, self._missing(box, items))
         if self._fetches.now - since > self._limit_s:
             self._notes[job.id] = f"fetching its files on {box} takes longer than {self._limit_s / 60:.0f} min"
             return job
@@ -101,6 +101,7 @@ class FetchChoice:
         self, job: Job, items: tuple[FetchItem, ...], demand: Demand, suiting: Sequence[str], ready: Sequence[str]
     ) -> Job:
         """A job whose files are on some boxes: there, and after a while on others, which fetch them first."""
+        self._look_again(job, items, ready)
         allowed = set(ready)
         fits = any(self._rooms[name].choose(demand) is not None for name in ready)
         since = max([job.queued_at, *(min(self._times(item)) for item in items)])
@@ -110,7 +111,7 @@ class FetchChoice:
             under_way = [name for name in idle if self._is_ordered(name, job)]
             for name in (under_way or idle)[:1]:
                 if self._fetches_for(name) and not self._failure(name, items):
-                    self._order(name, job, items)
+                    self._order(name, job, self._missing(name, items))
                 else:
                     allowed.add(name)
         else:
@@ -119,6 +120,14 @@ class FetchChoice:
                 if self._take_room(name, job, demand):
                     break
         return replace(job, boxes=frozenset(allowed), home=job.home if job.home in allowed else min(allowed))
+
+    def _look_again(self, job: Job, items: tuple[FetchItem, ...], ready: Sequence[str]) -> None:
+        """Have it checked in time that files are still there: a job that waits long must not fall out of the plan."""
+        for name in filter(self._fetches_for, ready):
+            held = {item.key: self._fetches.fetched[item.place(name, self._caches[name])][item.key] for item in items}
+            old = [item for item in items if self._fetches.now - held[item.key] > FETCHED_FOR_S / 2]
+            self._order(name, job, old)
+            return
 
     def _times(self, item: FetchItem) -> list[float]:
         return [times[item.key] for times in self._fetches.fetched.values() if item.key in times]
@@ -147,9 +156,9 @@ class FetchChoice:
         return any(job.id in order.jobs for order in self._fetches.orders.get(box, {}).values())
 
     def _order(self, box: str, job: Job, items: Collection[FetchItem]) -> float:
-        """Order what is missing; returns since when the box has been at it for this job."""
+        """Order items; returns since when the box has been at it for this job."""
         began = []
-        for item in self._missing(box, items):
+        for item in items:
             earlier = self.orders[box].get(item.key) or self._fetches.orders.get(box, {}).get(item.key)
             at = earlier.at if earlier is not None else self._fetches.now
             jobs = self.orders[box][item.key].jobs if item.key in self.orders[box] else ()

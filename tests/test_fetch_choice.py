@@ -149,6 +149,18 @@ def test_a_job_that_waits_long_for_its_box_is_fetched_for_elsewhere() -> None:
     assert fleet.look(job()).state.jobs[0].boxes == frozenset({"a", "b"}), "it must not wait for a fetch that failed"
 
 
+def test_a_job_that_waits_for_hours_stays_in_the_plan_while_its_files_are_looked_for_again() -> None:
+    fleet = Fleet()
+    fleet.has("cache-a", MODEL, DATA)
+    fleet.now = NOW + 2000
+    held = fleet.look(replace(job(), queued_at=fleet.now))
+    assert held.state.jobs[0].boxes == frozenset({"a"}) and held.waits == ()
+    assert fleet.ordered() == {"a": {"lab/small", "lab/sums"}}
+    fleet.has("cache-a", MODEL, DATA, at=fleet.now)
+    fleet.look(replace(job(), queued_at=fleet.now))
+    assert fleet.ordered() == {}
+
+
 def test_a_failed_fetch_is_tried_at_one_more_place_and_then_the_job_goes_on_as_it_is() -> None:
     fleet = Fleet(box("a"), box("b"), box("c"))
     fleet.look(job())

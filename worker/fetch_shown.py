@@ -24,13 +24,14 @@ class FetchShown:
     def __init__(self, events: EventLog) -> None:
         self._events = events
         self._shown: dict[str, float] = {}
-        self._started: set[tuple[str, str]] = set()
+        self._started: dict[str, set[str]] = {}
 
     def progress(self, order: FetchOrder, done: int, total: int | None) -> None:
         """Show how many bytes are there, not more often than a viewer can follow."""
+        started = self._started.setdefault(order.item.key, set())
         for job in order.jobs:
-            if (job, order.item.key) not in self._started:
-                self._started.add((job, order.item.key))
+            if job not in started:
+                started.add(job)
                 self._append(job, "phase", {"task": None, "phase": PHASE})
         now = time.monotonic()
         if total is None or (done != total and now - self._shown.get(order.item.key, 0.0) < _EVERY_S):
@@ -46,6 +47,11 @@ class FetchShown:
         line = {"time": time.time(), "level": "WARNING", "phase": PHASE, "rank": 0, "message": message}
         for job in order.jobs:
             self._append(job, "log", {"lines": [line]})
+
+    def forget(self, key: str) -> None:
+        """The order of this item no longer stands."""
+        self._shown.pop(key, None)
+        self._started.pop(key, None)
 
     def _append(self, job: str, kind: Kind, data: Mapping[str, Any]) -> None:
         run_id, part = split_job_id(job)

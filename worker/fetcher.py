@@ -73,8 +73,7 @@ class Fetcher:
     def _step(self) -> None:
         self._orders = self._fetches.orders()
         for key in [key for key in self._settled if key not in self._orders]:
-            del self._settled[key]
-            self._fetches.forget(key)
+            self._forget(key)
         if self._process is None:
             self._begin()
         if self._process is None:
@@ -84,10 +83,17 @@ class Fetcher:
             self._take(event)
         if self._process.current and self._process.current not in self._orders:
             logger.info("nobody waits any more for %s", self._process.current)
-            self._fetches.forget(self._process.current)
+            self._forget(self._process.current)
             self._end_process()
         elif self._process.ended:
             self._see_how_it_ended(self._process)
+
+    def _forget(self, key: str) -> None:
+        """Nobody waits for it any more."""
+        self._settled.pop(key, None)
+        self._crashes.pop(key, None)
+        self._shown.forget(key)
+        self._fetches.forget(key)
 
     def _begin(self) -> None:
         """Start a process for the oldest order and those that it can take along."""
