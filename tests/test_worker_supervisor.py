@@ -296,17 +296,17 @@ def test_an_admin_drains_a_box_and_opens_it_again(box: Box) -> None:
     wait_for(lambda: "this box is drained" in box.log.read_text())
     box.redis.hdel(BOX_STATE_KEY, "b")
     wait_for(box.claimed)
-    assert "open again" in box.log.read_text()
+    wait_for(lambda: "open again" in box.log.read_text())
 
 
 def test_a_box_whose_time_ends_takes_what_fits_and_gives_it_back(box: Box) -> None:
-    process = box.start("--until", "25s", "--cpu-slots", "2")
+    process = box.start("--until", "60s", "--cpu-slots", "2")
     until = box.report().until
     assert until is not None
-    assert 10 < until - time.time() < 23, "a tenth of the time is kept for giving back"
+    assert 10 < until - time.time() < 54.5, "a tenth of the time is kept for giving back"
     long = box.submit("ab" * 16, estimated_s=3600.0)
     short = box.submit(estimated_s=1.0)
-    wait_for(box.claimed, 20)
+    wait_for(box.claimed, 50)
     assert box.lease(long) is None
     assert process.wait(60) == 0
     assert sorted(box.queue.queued()) == sorted([short, long])
