@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ _FIRST_ANSWER_S = 90.0
 _SILENCE_S = 20.0
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
+_LAST_WORD_S = 1.0
 
 
 class GpuWatch:
@@ -88,9 +90,12 @@ class GpuWatch:
             except ValidationError as error:
                 logger.error("the asking process said something else: %s", error)
             answered = True
+        ended = process.poll() is not None
         process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LAST_WORD_S)
         if not self._stopped.is_set():
-            why = "the driver does not answer" if process.poll() is None else "the process that asks the driver ended"
+            why = "the process that asks the driver ended" if ended else "the driver does not answer"
             self._learn(Inventory(troubles=(Trouble(GpuProblem.NO_ANSWER, why),)))
         return answered
 
