@@ -191,14 +191,20 @@ def _oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients are killed here in the middle of a request."""
+
+
 @contextmanager
 def serve(
     models: Mapping[str, Repository] | None = None, datasets: Mapping[str, Repository] | None = None
 ) -> Iterator[FakeHub]:
     """A Hub on a free port."""
     hub = FakeHub(dict(models or {}), dict(datasets or {}))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -129,6 +129,7 @@ def test_a_fetcher_that_was_killed_is_started_again_and_goes_on(box: Box, hub: F
     hub.stuck = {"model.safetensors"}
     box.order(MODEL)
     box.wait(hub.reached.is_set, "the download to begin")
+    box.wait(lambda: (told := box.state(MODEL)) and told.done, "the other file to be there")
     killed, running = box.fetcher.pid, below(box.fetcher.pid)
     assert killed is not None
     os.kill(killed, signal.SIGKILL)

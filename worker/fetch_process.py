@@ -18,6 +18,7 @@ from worker.process_tree import LEASE_VARIABLE
 from worker.runner_process import RunnerEvent, RunnerLine, RunnerProcess
 
 _GRACE_S = 1.0
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -100,4 +101,7 @@ class FetchProcess:
 
     def close(self) -> None:
         """End it, and everything below it."""
+        self._process.stop()  # its keeper ends the tree in order and leaves no zombie
+        while not self._process.ended:
+            self._process.read(_LOOK_EVERY_S)
         self._process.close()
