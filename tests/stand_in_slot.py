@@ -7,6 +7,8 @@ import subprocess
 import time
 
 import redis
+from rq import Queue
+from rq.job import Job
 
 import worker.gpu_worker
 import worker.job
@@ -48,7 +50,18 @@ def tree(held: Assignment, run_id: str) -> None:
     subprocess.Popen(["setsid", "sh", "-c", "sleep 300 & exit 0"], env=environ, start_new_session=True).wait()
 
 
+fork = worker.gpu_worker.GpuWorker.fork_work_horse
+
+
+def fork_after_a_stop(slot: worker.gpu_worker.GpuWorker, job: Job, queue: Queue) -> None:
+    """Have a request to stop come between claim and fork, where the stock worker kills its own process group."""
+    if job.id.endswith("stopped_early"):
+        slot.kill_horse()
+    fork(slot, job, queue)
+
+
 if __name__ == "__main__":
+    worker.gpu_worker.GpuWorker.fork_work_horse = fork_after_a_stop  # type: ignore[method-assign]
     worker.job.run_part = run_part
     worker.gpu_worker._WRAP_UP_S = 0.5
     worker.slot.main()

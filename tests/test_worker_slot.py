@@ -18,8 +18,10 @@ from fleet_boxes import announce
 from rq.command import send_stop_job_command
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
+from waiting_job import waiting
 
 from mlflow_lmms.evaluation_queue import EvaluationQueue, job_id
+from mlflow_lmms.queue_keys import BOX_STATE_KEY
 from mlflow_lmms.redis_server import EmbeddedRedis
 from mlflow_lmms.settings import Settings
 from worker.box_duties import BoxDuties
@@ -67,7 +69,7 @@ class Bench:
         return slot
 
     def submit(self, part: str, run: str = RUN) -> str:
-        self.queue.enqueue(run, part, "normal", 0)
+        self.queue.enqueue(waiting(run, part, "normal", 0))
         return job_id(run, part)
 
     def notes(self, job: str) -> list[str]:
@@ -181,6 +183,34 @@ def test_a_stop_before_the_fork_kills_nobody_and_is_not_forgotten(bench: Bench) 
     slot = GpuWorker(slot=Slot("b", "b.cpu0"), settings=bench.settings, connection=bench.redis)
     slot.kill_horse()  # the stock worker kills its own process group here
     assert slot._asked == "cancel"
+
+
+def test_a_stop_between_claim_and_fork_reaches_the_part_and_the_slot_goes_on(bench: Bench) -> None:
+    job = bench.submit("long_stopped_early")
+    slot = bench.start()
+    wait_for(lambda: bench.notes(job) == ["started", "cancel"])
+    wait_for(bench.idle)
+    other = bench.submit("quick")
+    wait_for(lambda: bench.notes(other) == ["started", "finished"])
+    assert slot.poll() is None
+
+
+def test_a_drained_box_gives_its_part_back_and_its_slot_goes_on_when_it_is_open_again(bench: Bench) -> None:
+    job = bench.submit("long")
+    slot = bench.start()
+    found = bench.mark(job)
+    bench.redis.hset(BOX_STATE_KEY, "b", "drained")
+    wait_for(lambda: bench.notes(job) == ["started", "give_back"])
+    wait_for(lambda: bench.queue.queued() == [job])
+    assert bench.queue.leases() == {}
+    assert processes_of(found) == []
+    other = bench.submit("quick")
+    assert slot.poll() is None
+    bench.redis.hdel(BOX_STATE_KEY, "b")
+    wait_for(lambda: len(bench.notes(job)) == 3)
+    (bench.folder / "go on").touch()
+    wait_for(lambda: bench.notes(other) == ["started", "finished"])
+    assert bench.notes(job) == ["started", "give_back", "started", "finished"]
 
 
 def test_a_part_that_ignores_the_request_is_killed(bench: Bench) -> None:
