@@ -381,11 +381,12 @@ class FaultWorld:
         return found
 
     def strays(self) -> list[str]:
-        """Processes that are neither supervisor nor idle slot of a living box."""
+        """Processes that are neither the supervisor of a living box, nor a slot or a helper that it started."""
         expected = set()
         for box in self.boxes:
-            if alive(box.process):
-                expected |= {box.process.pid, *(slot.pid for slot in box.slots())}
+            with suppress(psutil.Error):
+                if alive(box.process):
+                    expected |= {box.process.pid, *(child.pid for child in box.process.children())}
         found = [process for process in self._own() if process.pid not in expected]
         return [f"{process.pid}: {' '.join(words(process))}" for process in [*self.marked(), *found]]
 
