@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def bare(folder: Path) -> Recovery:
     return Recovery(running, answering, len(asked(journal)) - len(set(asked(journal))))
 
 
-def report(found: dict[str, Sequence[Recovery]], chunk_share: float) -> dict[str, float]:
+def report(found: Mapping[str, Sequence[Recovery]], chunk_share: float) -> dict[str, float]:
     """Print the table and return the figures."""
     table = Table(
         "killed", "running again s", "answering again s", "asked twice", "share", title="medians (min - max)"

@@ -61,11 +61,14 @@ class Soak:
             self._start_box(number)
         submitting = threading.Thread(target=self._submit, daemon=True)
         submitting.start()
+        kinds: list[str] = []
         for number in range(self.kills):
             due = self.evaluations * number // (self.kills + 1)
-            until(lambda due=due: self._ended() >= due, f"{due} evaluations to end", PATIENCE_S)
-            self._kill(PHASES[number % len(PHASES)], KINDS[self.random.randrange(len(KINDS))])
-        until(lambda: self._ended() >= self.evaluations, "every evaluation to end", PATIENCE_S)
+            self._wait_for(due)
+            if number % len(KINDS) == 0:
+                kinds = self.random.sample(KINDS, len(KINDS))
+            self._kill(PHASES[number % len(PHASES)], kinds.pop())
+        self._wait_for(self.evaluations)
         submitting.join()
         until(lambda: self.world.redis.zcard("lmms:leases") == 0, "the leases to be given up")
         with suppress(AssertionError):  # it is counted
@@ -83,6 +86,9 @@ class Soak:
                 self.world.submit(dwell=round(self.random.uniform(0.05, 0.2), 3))
             except LmmsError:  # the queue server is being killed
                 time.sleep(0.2)
+
+    def _wait_for(self, ended: int) -> None:
+        until(lambda: self._ended() >= ended, f"{ended} evaluations to end", PATIENCE_S)
 
     def _ended(self) -> int:
         time.sleep(0.2)
@@ -194,6 +200,7 @@ def report(soak: Soak, seed: int, seconds: float) -> dict[str, int | float]:
         "slots": soak.slots,
         "kills": soak.done.total(),
         "phases": len({phase for phase, _ in soak.done}),
+        "kinds": len(kinds),
         "finished": len(soak.finished) - len(soak.failed),
         "duplicates": soak.duplicates(),
         "leases": int(soak.world.redis.zcard("lmms:leases")),

@@ -21,3 +21,4 @@ def test_a_tenth_of_the_soak() -> None:
     assert (figures["leases"], figures["stray_processes"]) == (0, 0)
     assert figures["kills"] >= 10
     assert figures["phases"] >= 5
+    assert figures["kinds"] == 6
