@@ -5,6 +5,7 @@ What it answers stands in a file that it reads again at each call, so a test may
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -56,7 +57,11 @@ static int call(const char *name, long device) {
 #define CALL(name, device) { int code = call(name, device); if (code) return code; }
 #define ID(device) ((long)(device) - 1)
 
-int nvmlInitWithFlags(unsigned flags) { CALL("Init", -1) return 0; }
+int nvmlInitWithFlags(unsigned flags) {
+  if (!getenv("FAKE_NVML_STATE")) return 12; // as if it were not there
+  CALL("Init", -1)
+  return 0;
+}
 int nvmlShutdown(void) { CALL("Shutdown", -1) return 0; }
 const char *nvmlErrorString(int code) { return code == 15 ? "GPU is lost" : "made up"; }
 int nvmlDeviceGetCount_v2(unsigned *count) { CALL("Count", -1) *count = said("count", 2); return 0; }
@@ -155,11 +160,16 @@ class FakeDriver:
             pytest.skip("needs gcc to build the made-up driver library")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "fake.c").write_text(DRIVER)
-        output = ["-o", str(folder / "libnvidia-ml.so.1"), str(folder / "fake.c")]
+        self._library = folder / "libnvidia-ml.so.1"
+        output = ["-Wl,-soname,libnvidia-ml.so.1", "-o", str(self._library), str(folder / "fake.c")]
         subprocess.run([compiler, "-shared", "-fPIC", "-O1", *options, *output], check=True)
         self._state = folder / "state"
         self.environ = {"LD_LIBRARY_PATH": str(folder), STATE: str(self._state)}
         self.tell({})
+
+    def load(self) -> None:
+        """Let the binding find it in this process, whose search path cannot be changed any more."""
+        ctypes.CDLL(str(self._library))
 
     def tell(
         self, facts: Mapping[str, int] | None = None, *, processes: Mapping[int, Mapping[int, int]] = {}

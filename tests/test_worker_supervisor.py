@@ -70,6 +70,11 @@ class Box:
         assert self.process is not None
         return [child for child in self.process.children() if "worker.slot" in _words(child)]
 
+    def programs(self) -> set[str]:
+        """The modules that run below it."""
+        assert self.process is not None
+        return {word for child in self.process.children(recursive=True) for word in _words(child)}
+
     def told(self) -> BoxReport | None:
         """What the box announces now."""
         fields = self.redis.hgetall(box_key(self.name))
@@ -173,13 +178,14 @@ def test_a_killed_slot_is_buried_and_started_again(box: Box) -> None:
     assert after.token > before.token
 
 
-def test_a_killed_supervisor_leaves_slots_that_end_after_their_work(box: Box) -> None:
-    process = box.start()
-    wait_for(lambda: "Listening on" in box.log.read_text())
-    slots = box.slots()
+def test_a_killed_supervisor_leaves_nothing_that_goes_on_for_long(box: Box, driver: FakeDriver) -> None:
+    process = box.start("--gpus", "0", **driver.environ)
+    wait_for(lambda: box.log.read_text().count("Listening on") == 2)
+    wait_for(lambda: {"worker.slot", "worker.gpu_stream", "worker.fetcher"} <= box.programs())
+    tree = process.children(recursive=True)
     process.kill()
     process.wait()
-    assert psutil.wait_procs(slots, timeout=15)[1] == []
+    assert psutil.wait_procs(tree, timeout=20)[1] == []
 
 
 def test_an_idle_box_ends_when_told_so_and_not_before(box: Box) -> None:
@@ -353,19 +359,24 @@ def test_the_address_of_the_queue_is_in_no_command_line(box: Box, empty_valkey: 
     assert empty_valkey not in json.dumps(lines)
 
 
-def test_rq_s_own_command_runs_a_slot_too(box: Box, empty_valkey: str, tmp_path: Path) -> None:
-    box.submit()
+def test_rq_s_own_command_runs_slots_too(box: Box, empty_valkey: str, tmp_path: Path) -> None:
     outside = {**os.environ, "MLFLOW_LMMS_BOX": "b", "MLFLOW_LMMS_REDIS_URL": empty_valkey}
     outside |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_LMMS_DATA_FOLDER": str(tmp_path / "data")}
     command = [str(COMMAND.with_name("rq")), "worker", "--url", empty_valkey]
     command += ["-w", "worker.GpuWorker", "-j", "worker.SafeJob", "--serializer", "json"]
     with box.log.open("ab") as log:
-        box.process = psutil.Popen(command, env=outside, cwd=tmp_path, stdout=log, stderr=log)
-    wait_for(box.claimed)
-    assert box.announced()
-    assert box.report().cpu_slots == 1
-    for _ in range(2):
-        box.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-    assert box.process.wait(20) == 0
-    assert box.queue.queued() == [job_id(RUN, "p0")]
+        workers = [psutil.Popen(command, env=outside, cwd=tmp_path, stdout=log, stderr=log) for _ in range(2)]
+    try:
+        wait_for(lambda: box.report().cpu_slots == 2)
+        jobs = [box.submit(), box.submit("ab" * 16)]
+        wait_for(lambda: all(box.lease(job) for job in jobs))
+        for worker in workers:
+            for _ in range(2):
+                worker.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+        assert [worker.wait(30) for worker in workers] == [0, 0]
+        assert sorted(box.queue.queued()) == sorted(jobs)
+    finally:
+        for worker in workers:
+            if worker.is_running():
+                worker.kill()
