@@ -14,6 +14,7 @@ from mlflow_lmms.database import database_url, open_database
 from mlflow_lmms.doctor import MACHINE, Check, Finding
 from mlflow_lmms.errors import ConfigurationError, LmmsError, UnauthenticatedError, UnavailableError
 from mlflow_lmms.evaluation_queue import EvaluationQueue
+from mlflow_lmms.fleet_view import FleetView
 from mlflow_lmms.redis_server import find_program, socket_url
 from mlflow_lmms.settings import Settings, mask_password
 from mlflow_lmms.sql.migration import current_revision, newest_revision
@@ -111,7 +112,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
 def check_workers(settings: Settings) -> Iterator[Finding]:
     """The workers that listen: at least one, all of this version."""
     try:
-        boxes = EvaluationQueue(_queue_url(settings)).boxes()
+        boxes = FleetView(_queue_url(settings)).boxes()
     except UnavailableError:
         yield Finding("workers", "problem", "unknown, because the queue does not answer", "mend the queue first")
         return
@@ -122,10 +123,10 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     for box in boxes:
         slots = f"{box.cpu_slots} CPU and {box.gpu_slots} GPU slots"
         if box.version == ours:
-            yield Finding(f"worker {box.name}", "ok", slots)
+            yield Finding(f"worker {box.box}", "ok", slots)
         else:
             message = f"runs mlflow-lmms {box.version}, this is {ours}"
-            yield Finding(f"worker {box.name}", "warning", message, f"pip install mlflow-lmms=={ours} there")
+            yield Finding(f"worker {box.box}", "warning", message, f"pip install mlflow-lmms=={ours} there")
 
 
 def _queue_url(settings: Settings) -> str:

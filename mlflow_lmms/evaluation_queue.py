@@ -1,4 +1,4 @@
-"""The queue of evaluation parts: RQ on Redis, jobs as JSON with ids only, and a view of leases and boxes.
+"""The queue of evaluation parts: RQ on Redis, jobs as JSON with ids only, and a view of leases.
 
 Truth about an evaluation lies in the evaluation tables; the queue holds order. Leases are written by the worker's
 Lua scripts alone; here they are only read.
@@ -7,7 +7,6 @@ Lua scripts alone; here they are only read.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from rq.serializers import JSONSerializer
 from mlflow_lmms.planner.fleet import Job, Priority
 from mlflow_lmms.queue_connection import QueueConnection
 from mlflow_lmms.queue_keys import (
-    BOXES_PATTERN,
     CANCEL_KEY,
     FENCE_KEY,
     LEASES_KEY,
@@ -43,7 +41,6 @@ __all__ = [
     "LEASES_KEY",
     "QUEUES",
     "WAKE_CHANNEL",
-    "Box",
     "EvaluationQueue",
     "Lease",
     "box_key",
@@ -101,23 +98,6 @@ class Lease:
         )
 
 
-@dataclass(frozen=True)
-class Box:
-    """One box of the fleet as it announced itself in the last seconds."""
-
-    name: str
-    cpu_slots: int
-    gpu_slots: int
-    gpus: tuple[dict[str, Any], ...]
-    version: str
-    protocol: int
-    environments: tuple[str, ...]
-
-    def can_run(self, gpus: int) -> bool:
-        """Whether the box has the slots for a part that needs so many GPUs."""
-        return self.cpu_slots > 0 if gpus == 0 else self.gpu_slots > 0 and len(self.gpus) >= gpus
-
-
 class EvaluationQueue:
     """Enqueues parts and tells what is queued, leased and alive."""
 
@@ -136,16 +116,12 @@ class EvaluationQueue:
         with self._answering():
             self._redis.ping()
 
-    def enqueue(  # the form with words goes when its callers have
-        self, job: Job | str, part: str = "", priority: str = "normal", gpus: int = 0, *, front: bool = False
-    ) -> bool:
+    def enqueue(self, job: Job, *, front: bool = False) -> bool:
         """Put a part into the queue of its priority; one that is already queued or leased stays as it is.
 
         Returns:
             Whether it was put there now.
         """
-        if isinstance(job, str):
-            job = Job(job, part, "", gpus, time.time(), priority=Priority[priority.upper()])
         # One at a time: the submission and the reaper may both find the part missing, and RQ's steps are several.
         lock = self._redis.lock(f"lmms:enqueue:{job.id}", timeout=10, blocking_timeout=5, sleep=0.02)
         with self._answering(), lock:
@@ -218,12 +194,6 @@ class EvaluationQueue:
             if fields
         }
 
-    def boxes(self) -> list[Box]:
-        """The boxes that announced themselves within the last seconds."""
-        with self._answering():
-            hashes: list[Any] = [self._redis.hgetall(key) for key in self._redis.scan_iter(BOXES_PATTERN)]
-        return sorted((_box(_decoded(fields)) for fields in hashes if fields), key=lambda box: box.name)
-
     def next_token(self, at_least: int = 0) -> int:
         """A fencing token larger than every earlier one and than `at_least`."""
         self.raise_fence(at_least)
@@ -255,15 +225,3 @@ class EvaluationQueue:
 
 def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in fields.items()}
-
-
-def _box(fields: Mapping[str, str]) -> Box:
-    return Box(
-        name=fields["box"],
-        cpu_slots=int(fields.get("cpu_slots", 0)),
-        gpu_slots=int(fields.get("gpu_slots", 0)),
-        gpus=tuple(json.loads(fields.get("gpus") or "[]")),
-        version=fields.get("version", ""),
-        protocol=int(fields.get("protocol", 0)),
-        environments=tuple(json.loads(fields.get("environments") or "[]")),
-    )

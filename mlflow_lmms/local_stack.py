@@ -20,6 +20,7 @@ import requests
 
 from mlflow_lmms.errors import ConfigurationError, ConflictError, StorageFullError, UnavailableError
 from mlflow_lmms.evaluation_queue import EvaluationQueue
+from mlflow_lmms.fleet_view import FleetView
 from mlflow_lmms.redis_server import EmbeddedRedis
 from mlflow_lmms.server_command import ADMIN_NAME, ADMIN_PASSWORD, migrate, server_command
 from mlflow_lmms.settings import Settings
@@ -205,7 +206,7 @@ class LocalStack:
 
     def _worker_answers(self) -> bool:
         try:
-            return any(box.name == self.settings.box for box in EvaluationQueue(self.settings.redis_address).boxes())
+            return any(one.box == self.settings.box for one in FleetView(self.settings.redis_address).boxes())
         except UnavailableError:
             return False
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from fleet_boxes import announce, open_claims
+from waiting_job import waiting
 
 from mlflow_lmms.evaluation_queue import CANCEL_KEY, FENCE_KEY, LEASES_KEY, EvaluationQueue
 from worker.leases import Claim, LeaseBook, Renewal, Slot
@@ -46,10 +47,10 @@ def expire(connection: redis.Redis, job_id: str) -> None:
 
 
 def test_a_claim_takes_the_first_job_that_fits_by_priority(queue: EvaluationQueue, book: LeaseBook) -> None:
-    queue.enqueue("low", "p0", "low", 0)
-    queue.enqueue("big", "p0", "high", 5)
-    queue.enqueue("two", "p0", "high", 2)
-    queue.enqueue("normal", "p0", "normal", 0)
+    queue.enqueue(waiting("low", "p0", "low", 0))
+    queue.enqueue(waiting("big", "p0", "high", 5))
+    queue.enqueue(waiting("two", "p0", "high", 2))
+    queue.enqueue(waiting("normal", "p0", "normal", 0))
     assert claim(book, GPU).job_id == "two-p0"
     assert [claim(book, CPU).job_id, claim(book, CPU).job_id] == ["normal-p0", "low-p0"]
     assert book.claim(CPU) is None
@@ -59,7 +60,7 @@ def test_a_claim_takes_the_first_job_that_fits_by_priority(queue: EvaluationQueu
 
 def test_a_lease_says_who_has_what_and_tokens_grow(queue: EvaluationQueue, book: LeaseBook) -> None:
     for run in ("a", "b"):
-        queue.enqueue(run, "p0", "normal", 1)
+        queue.enqueue(waiting(run, "p0", "normal", 1))
     first, second = claim(book, GPU), claim(book, Slot("box", "box.gpu1", with_gpus=True))
     assert (first.gpus, second.gpus) == (GPUS[:1], GPUS[1:2])
     assert second.token > first.token
@@ -70,7 +71,7 @@ def test_a_lease_says_who_has_what_and_tokens_grow(queue: EvaluationQueue, book:
 
 def test_another_box_has_its_own_gpus(queue: EvaluationQueue, book: LeaseBook) -> None:
     for run in ("a", "b"):
-        queue.enqueue(run, "p0", "normal", 4)
+        queue.enqueue(waiting(run, "p0", "normal", 4))
     assert claim(book, GPU).gpus == GPUS
     assert book.claim(Slot("box", "box.gpu1", with_gpus=True)) is None
     assert claim(book, Slot("other", "other.gpu0", with_gpus=True)).gpus == GPUS
@@ -79,7 +80,7 @@ def test_another_box_has_its_own_gpus(queue: EvaluationQueue, book: LeaseBook) -
 def test_two_slots_never_get_the_same_job(queue: EvaluationQueue, connection: redis.Redis, empty_valkey: str) -> None:
     jobs = 60
     for number in range(jobs):
-        queue.enqueue(f"r{number}", "p0", "normal", 0)
+        queue.enqueue(waiting(f"r{number}", "p0", "normal", 0))
     claimed: list[Claim] = []
 
     def work(name: str) -> None:
@@ -100,7 +101,7 @@ def test_two_slots_never_get_the_same_job(queue: EvaluationQueue, connection: re
 def test_a_stale_token_neither_renews_nor_releases(
     queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
 ) -> None:
-    queue.enqueue("a", "p0", "normal", 0)
+    queue.enqueue(waiting("a", "p0", "normal", 0))
     old = claim(book, CPU)
     expire(connection, "a-p0")
     assert book.drop_expired(book.all()[0])
@@ -118,7 +119,7 @@ def test_a_live_lease_is_not_swept_and_an_expired_one_goes_back_to_the_front(
     queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
 ) -> None:
     for run in ("a", "b"):
-        queue.enqueue(run, "p0", "normal", 0)
+        queue.enqueue(waiting(run, "p0", "normal", 0))
     claim(book, CPU)
     assert not book.drop_expired(book.all()[0])
     expire(connection, "a-p0")
@@ -132,7 +133,7 @@ def test_a_live_lease_is_not_swept_and_an_expired_one_goes_back_to_the_front(
 def test_an_unfinished_job_waits_again_and_a_finished_one_does_not(
     queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
 ) -> None:
-    queue.enqueue("a", "p0", "normal", 0)
+    queue.enqueue(waiting("a", "p0", "normal", 0))
     first = claim(book, CPU)
     connection.expire("rq:job:a-p0", 500)  # what RQ does with an ended job
     book.release(first.job_id, first.token)
@@ -148,9 +149,9 @@ def test_an_unfinished_job_waits_again_and_a_finished_one_does_not(
 def test_a_run_to_be_cancelled_is_not_claimed_and_its_owner_is_told(
     queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
 ) -> None:
-    queue.enqueue("a", "p0", "normal", 0)
+    queue.enqueue(waiting("a", "p0", "normal", 0))
     owned = claim(book, CPU)
-    queue.enqueue("b", "p0", "normal", 0)
+    queue.enqueue(waiting("b", "p0", "normal", 0))
     for run in ("a", "b"):
         queue.ask_cancel(run)
     assert book.renew(owned).answer is Renewal.CANCEL
@@ -162,23 +163,23 @@ def test_a_run_to_be_cancelled_is_not_claimed_and_its_owner_is_told(
 def test_a_lease_that_redis_forgot_is_written_again(
     queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
 ) -> None:
-    queue.enqueue("a", "p0", "normal", 1)
+    queue.enqueue(waiting("a", "p0", "normal", 1))
     owned = claim(book, GPU)
     connection.flushall()
     announce(connection, "box", GPUS)
     open_claims(connection)
-    queue.enqueue("a", "p0", "normal", 1)
+    queue.enqueue(waiting("a", "p0", "normal", 1))
     assert book.renew(owned).answer is Renewal.KEPT
     assert queue.leases()["a-p0"].gpus == owned.gpus
     assert queue.queued() == []
-    queue.enqueue("b", "p0", "normal", 1)
+    queue.enqueue(waiting("b", "p0", "normal", 1))
     assert claim(book, GPU).token > owned.token
 
 
 def test_the_fence_only_rises(book: LeaseBook, queue: EvaluationQueue, connection: redis.Redis) -> None:
     book.raise_fence(41)
     book.raise_fence(7)
-    queue.enqueue("a", "p0", "normal", 0)
+    queue.enqueue(waiting("a", "p0", "normal", 0))
     assert claim(book, CPU).token == 42
     assert connection.get(FENCE_KEY) == b"42"
 
@@ -186,7 +187,7 @@ def test_the_fence_only_rises(book: LeaseBook, queue: EvaluationQueue, connectio
 def test_a_job_whose_data_is_gone_leaves_the_queue(
     queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
 ) -> None:
-    queue.enqueue("a", "p0", "normal", 0)
+    queue.enqueue(waiting("a", "p0", "normal", 0))
     connection.delete("rq:job:a-p0")
     assert book.claim(CPU) is None
     assert queue.queued() == []
@@ -196,7 +197,7 @@ def test_a_job_with_results_on_the_box_comes_first_if_it_waits_and_fits(
     queue: EvaluationQueue, book: LeaseBook
 ) -> None:
     for run, gpus in (("a", 1), ("b", 1), ("c", 9)):
-        queue.enqueue(run, "p0", "normal", gpus)
+        queue.enqueue(waiting(run, "p0", "normal", gpus))
     claimed = book.claim(GPU, ["gone-p0", "c-p0", "b-p0"])
     assert claimed is not None
     assert claimed.job_id == "b-p0"

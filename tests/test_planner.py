@@ -199,7 +199,7 @@ def full_box(ends_in: Sequence[float]) -> list[Lease]:
 def test_the_job_that_finds_no_place_gets_the_gpus_that_are_free_first() -> None:
     leases = full_box([600, 60, 500, 120])
     made = planned([a_box(count=4)], [job("x", 2, waited=10)], leases)
-    assert made.reservation == Reservation("x-0", "a", ("a1", "a3"), NOW, NOW + 30 * MINUTE, NOW + 120)
+    assert made.reservation == Reservation("x-0", "a", ("a1", "a3"), NOW, NOW + 20 * MINUTE, NOW + 120)
     assert why(made, "x") == (
         Cause.NEXT,
         "is next: 2 GPUs of a kept for it, likely free in 2 min; short jobs may use them until then",
@@ -229,11 +229,11 @@ def test_the_reservation_stays_with_its_job_when_a_more_urgent_one_comes() -> No
 
 
 def test_a_reservation_on_a_box_that_closes_moves_and_keeps_its_age() -> None:
-    kept = Reservation("big-0", "a", ("a0", "a1"), NOW - 600, NOW + 1200, NOW)
+    kept = Reservation("big-0", "a", ("a0", "a1"), NOW - 600, NOW + 600, NOW)
     boxes = [a_box("a", 2, state=BoxState.DRAINED), a_box("b", 2)]
     made = planned(boxes, [job("big", 2)], [lease("l", "b", ["b0"], estimated_s=60)], reservation=kept)
     assert made.reservation is not None
-    assert (made.reservation.box, made.reservation.since, made.reservation.drain_at) == ("b", NOW - 600, NOW + 1200)
+    assert (made.reservation.box, made.reservation.since, made.reservation.drain_at) == ("b", NOW - 600, NOW + 600)
 
 
 def test_gpus_are_kept_for_large_jobs_rather_than_small_ones_of_the_same_age() -> None:

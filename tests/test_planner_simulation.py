@@ -28,5 +28,5 @@ def test_the_fleet_is_kept_full(schedule: ModuleType, scenario: str, most: float
 
 
 def test_a_large_job_waits_at_most_the_drain_and_the_longest_run(schedule: ModuleType) -> None:
-    assert schedule.starvation("planner", 1) <= 30 + 25
+    assert schedule.starvation("planner", 1) <= 20 + 25
     assert schedule.starvation("greedy", 1) > 1000

@@ -367,7 +367,7 @@ def test_a_queue_server_that_lost_all_is_filled_again(fleet: Fleet) -> None:
         "box": "a",
         "priority": "high",
     }
-    run_id = submit(fleet, gpus=1, priority="high", **asked)
+    run_id = submit(fleet, gpus=1, **asked)
     (before,) = fleet.services.fleet.jobs()
     fleet.tick(2)
     fleet.redis.flushall()

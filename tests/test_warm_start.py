@@ -18,6 +18,7 @@ import psutil
 import pytest
 import redis
 from fleet_boxes import announce
+from waiting_job import waiting
 from warm_box import Box, until
 
 import worker
@@ -221,13 +222,13 @@ def test_a_slot_tends_its_server_and_takes_it_along_when_it_ends(
     slot: tuple[subprocess.Popen[bytes], EvaluationQueue], tmp_path: Path, how: signal.Signals
 ) -> None:
     process, queue = slot
-    queue.enqueue("ab12" * 8, "first", "normal", 0)
+    queue.enqueue(waiting("ab12" * 8, "first", "normal", 0))
     until((tmp_path / "first").exists)
     assert (tmp_path / "first").read_text() == "cold"
     servers = until(lambda: _serving(process.pid), what="the fork server")
     last = "long" if how is signal.SIGKILL else "short"
     for part in ("second", last):
-        queue.enqueue("ab12" * 8, part, "normal", 0)
+        queue.enqueue(waiting("ab12" * 8, part, "normal", 0))
         until((tmp_path / part).exists)
     assert (tmp_path / last).read_text() == "warm"
     until(lambda: queue.leases() or last == "short")

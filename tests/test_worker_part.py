@@ -16,6 +16,7 @@ import pytest
 import redis
 import requests
 from fleet_boxes import announce
+from waiting_job import waiting
 
 from mlflow_lmms.errors import ConflictError, InvalidRequestError, StaleTokenError, UnavailableError
 from mlflow_lmms.evaluation_queue import EvaluationQueue, job_id
@@ -448,7 +449,7 @@ def test_a_claim_that_the_server_refuses(world: World, trouble: Exception, queue
         book = LeaseBook(connection, 15)
         queue = EvaluationQueue(world.url)
         announce(connection, "b")
-        queue.enqueue(RUN, "p0", "normal", 0)
+        queue.enqueue(waiting(RUN, "p0", "normal", 0))
         claim = book.claim(Slot("b", "b.cpu0"))
         assert claim is not None
         world.server.trouble = trouble

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from rq.serializers import JSONSerializer
+from waiting_job import waiting
 
 from mlflow_lmms.evaluation_queue import JOB_FUNCTION, EvaluationQueue, job_id
 from worker.safe_job import RefusedJobError, SafeJob
@@ -37,7 +38,7 @@ def forge(connection: redis.Redis, data: Any, **fields: str) -> SafeJob:
 
 
 def test_the_queue_s_own_jobs_are_taken(empty_valkey: str, connection: redis.Redis) -> None:
-    EvaluationQueue(empty_valkey).enqueue(RUN, "p0", "normal", 0)
+    EvaluationQueue(empty_valkey).enqueue(waiting(RUN, "p0", "normal", 0))
     job = fetch(connection)
     assert job.part() == (RUN, "p0")
     assert job.func.__name__ == "run_part"

@@ -187,7 +187,7 @@ class Policy:
     ageing_s: float = 4 * 3600
     fair_share_levels: float = 4.0
     size_levels: float = 0.65
-    drain_s: float = 30 * 60
+    drain_s: float = 20 * 60
     default_estimate_s: float = 15 * 60
     foreign_memory: int = 500 * MIB
 

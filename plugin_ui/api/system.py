@@ -95,7 +95,7 @@ def health() -> ResponseReturnValue:
     """Versions, and for each part None or what is wrong with it; 503 when one does not answer."""
     core = services()
     parts = {"database": _problem(core.store.ping), "queue": _problem(core.queue.ping)}
-    boxes = len(core.queue.boxes()) if parts["queue"] is None else 0
+    boxes = len(core.fleet.boxes()) if parts["queue"] is None else 0
     answer = {
         "version": _version("mlflow-lmms"),
         "mlflow": _version("mlflow"),

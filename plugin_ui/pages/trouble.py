@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
-from mlflow_lmms.evaluation_queue import Box
 from mlflow_lmms.planner.fleet import Cause, Wait
-from mlflow_lmms.queue_keys import split_job_id
+from mlflow_lmms.queue_keys import BoxReport, split_job_id
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import State
 from plugin_ui.fleet_status import without_names
@@ -38,7 +37,7 @@ class QueueView:
     """The queue as a page shows it: each waiting run's place (1 is next), and what is wrong, if anything."""
 
     places: dict[str, int]
-    boxes: tuple[Box, ...]
+    boxes: tuple[BoxReport, ...]
     waits: dict[str, Wait]
     trouble: Trouble | None
 
@@ -46,7 +45,7 @@ class QueueView:
 def look_at_queue(core: Services) -> QueueView:
     """Ask the queue server for places, reasons and workers; its absence is a trouble and no error."""
     try:
-        waiting, boxes, waits = core.queue.queued(), tuple(core.queue.boxes()), core.fleet.waits()
+        waiting, boxes, waits = core.queue.queued(), tuple(core.fleet.boxes()), core.fleet.waits()
     except UnavailableError as error:
         return QueueView({}, (), {}, no_queue_server(error))
     return QueueView(queue_places(waiting), boxes, _by_run(waiting, waits), None if boxes else no_worker())
@@ -72,7 +71,7 @@ def waiting_trouble(view: QueueView, evaluation: Evaluation) -> Trouble | None:
         return Trouble(heading, wait.reason) if heading is not None else None
     needed = max(part.gpus for part in evaluation.parts)
     environment = evaluation.request.environment
-    fitting = [box for box in view.boxes if box.can_run(needed)]
+    fitting = [box for box in view.boxes if _can_run(box, needed)]
     if not fitting:
         what = "a CPU slot" if needed == 0 else f"{needed} GPU{'s' if needed > 1 else ''}"
         return Trouble(f"No listening worker has {what}.", "The evaluation waits until one starts.", _WORKER)
@@ -91,3 +90,7 @@ def no_worker() -> Trouble:
     """No box is connected."""
     text = "What is queued waits until one starts. Start one on a machine with GPUs, or on this one:"
     return Trouble("No worker is listening.", text, _WORKER)
+
+
+def _can_run(box: BoxReport, gpus: int) -> bool:
+    return box.cpu_slots > 0 if gpus == 0 else box.gpu_slots > 0 and len(box.gpus) >= gpus
