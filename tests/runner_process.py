@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,12 @@ class Runner:
         folder: Path,
         environment: Mapping[str, str] | None = None,
         on_event: Watcher | None = None,
+        inherited: Sequence[int] = (),
         **request: Any,
     ) -> Outcome:
         """Run one request to its end; its cache and output lie in `folder`."""
-        return self.run_raw(folder, json.dumps(request_document(folder, **request)).encode(), environment, on_event)
+        stdin = json.dumps(request_document(folder, **request)).encode()
+        return self.run_raw(folder, stdin, environment, on_event, inherited)
 
     def run_raw(
         self,
@@ -120,15 +122,16 @@ class Runner:
         stdin: bytes,
         environment: Mapping[str, str] | None = None,
         on_event: Watcher | None = None,
+        inherited: Sequence[int] = (),
     ) -> Outcome:
-        """Run with anything on stdin."""
+        """Run with anything on stdin, and with descriptors of this process."""
         reading, writing = os.pipe()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "worker.runner"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=[writing],
+            pass_fds=[writing, *inherited],
             env={**self.environment, **(environment or {}), "LMMS_EVENT_FD": str(writing)},
             cwd=folder,
             start_new_session=True,

@@ -14,6 +14,7 @@ import pytest
 from runner_process import REPOSITORY
 
 from worker.runner.events import EventChannelError, EventWriter
+from worker.runner.heartbeat import Heartbeat
 from worker.runner.progress import Progress
 
 
@@ -203,3 +204,57 @@ def test_scoring_bar_begins_the_scoring_phase(channel: Channel, progress: Progre
     progress.bar_opened(FakeBar(total=5, desc="Postprocessing"))
     phases = [(event["task"], event["phase"]) for event in channel.close() if event["event"] == "phase"]
     assert phases == [("t", "generate"), ("t", "score")]
+
+
+def test_heartbeat_counts_what_gets_done_and_not_a_hanging_model(
+    channel: Channel, progress: Progress, clock: Clock
+) -> None:
+    heart = Heartbeat(channel.events, progress, clock)
+    progress.enter("model_load", "t")
+    heart.beat()
+    clock.now += 7  # seconds of work
+    heart.beat()
+    progress.enter("generate", "t")
+    progress.expect(10)
+    heart.beat()
+    clock.now += 100  # it hangs, busily
+    heart.beat()
+    progress.advance(1)
+    heart.beat()
+    bar = FakeBar(total=None)  # a bar that is not followed
+    progress.bar_moved(bar)
+    heart.beat()
+    beats = [event for event in channel.close() if event["event"] == "heartbeat"]
+    assert [event["phase"] for event in beats] == ["model_load"] * 2 + ["generate"] * 4
+    loading, loaded, asked, hanging, answered, moved = (event["done"] for event in beats)
+    assert loaded == loading + 7
+    assert asked > loaded
+    assert hanging == asked
+    assert asked < answered < moved
+
+
+def test_heart_beats_by_itself(channel: Channel, progress: Progress) -> None:
+    came = threading.Event()
+    heart = Heartbeat(channel.events, progress)
+    heart.beat = came.set  # type: ignore[method-assign]
+    end = heart.start(0.01)
+    try:
+        assert came.wait(10)
+    finally:
+        end.set()
+        channel.close()
+
+
+def test_later_ranks_say_little(channel: Channel) -> None:
+    events = EventWriter(channel.events._descriptor, rank=1)
+    events.task_started("t", 3)
+    events.tasks(["t"])
+    events.score("t", {"value": 1.0}, final=True)
+    events.task_finished("t", "t.json")
+    events.log("INFO", "hello")
+    events.task_failed("t", "unknown", "why", "trace")
+    events.heartbeat("t", "generate", 3)
+    said = channel.close()
+    assert [event["event"] for event in said] == ["log", "task-failed", "heartbeat"]
+    assert said[0]["rank"] == 1
+    assert said[1]["at"] > 0

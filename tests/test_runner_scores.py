@@ -138,12 +138,27 @@ class ReadTimeout(Exception):
     """As HTTP libraries name it."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+def _raised_over(cause: BaseException, error: BaseException) -> BaseException:
+    try:
+        raise error from cause
+    except type(error) as caught:
+        return caught
+
+
 @pytest.mark.parametrize(
     ("error", "phase", "failure", "words"),
     [
         (_raised(RuntimeError("CUDA out of memory. Tried to allocate")), "generate", "out_of_memory", "batch size"),
         (_raised(RuntimeError("CUDA error: out of memory")), "model_load", "out_of_memory", "batch size"),
         (_raised(MemoryError()), "score", "out_of_memory", "MemoryError"),
+        (_raised(OutOfMemoryError("Tried to allocate 2 GiB")), "generate", "out_of_memory", "Tried to allocate"),
+        (_raised_over(OutOfMemoryError(), RuntimeError("engine died")), "model_load", "out_of_memory", "engine died"),
+        (_raised(ValueError("No available memory for the cache blocks.")), "model_load", "out_of_memory", "blocks"),
+        (_raised(RuntimeError("Not enough memory. Please try to increase --mem")), "model_load", "out_of_memory", ""),
         (_raised(OSError("no config.json")), "model_load", "model_load", "no config.json"),
         (_raised(SystemExit(3)), "model_load", "model_load", "status 3"),
         (_retried(FileNotFoundError("lmms-lab/MME")), "dataset", "dataset", "lmms-lab/MME"),

@@ -31,7 +31,7 @@ _SPLITS: Mapping[str, tuple[str, ...]] = {
     "fastvideo": ("num_gpus", "data_parallel"),
 }
 #: Adapters that refuse several processes because they load a model onto each GPU that they see.
-_SPREADS = frozenset({"async_hf_model", "async_hf"})
+_SPREADS = frozenset({"async_hf_model", "async_hf", "nanovlm"})
 _DEVICE_MAPS = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})
 
 

@@ -18,7 +18,7 @@ _GENERATING = "generate"
 
 
 class Heartbeat:
-    """A thread of its own; it ends with the process."""
+    """A thread of its own, which otherwise ends with the process."""
 
     def __init__(
         self, events: EventWriter, progress: Progress, clock: Callable[[], float] = time.process_time
@@ -29,15 +29,16 @@ class Heartbeat:
         self._worked = 0.0
         self._clock_before = clock()
 
-    def start(self, every_s: float = _INTERVAL_S) -> None:
-        """Begin to beat."""
-        never = threading.Event()
+    def start(self, every_s: float = _INTERVAL_S) -> threading.Event:
+        """Begin to beat; the event that is returned ends it."""
+        end = threading.Event()
 
         def beat() -> None:
-            while not never.wait(every_s):
+            while not end.wait(every_s):
                 self.beat()
 
         threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+        return end
 
     def beat(self) -> None:
         """Tell the worker once. It takes no lock of the progress: a fork must not copy one that is held here."""
