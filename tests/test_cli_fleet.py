@@ -82,8 +82,7 @@ def test_quotas_are_set_and_taken_back(server: MlflowProcess, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    "options",
-    [["alice"], ["--gpus", "2"], ["alice", "--default", "--gpus", "2"], ["alice", "--gpus", "2", "--remove"]],
+    "options", ["alice", "--gpus 2", "alice --default --gpus 2", "alice --gpus 2 --remove", "--default --remove"]
 )
 def test_a_quota_that_is_not_clear_is_refused(capsys: pytest.CaptureFixture[str], options: str) -> None:
     assert "name a user or --default" in told(capsys, "fleet", "quota", *options.split(), code=2)
@@ -105,20 +104,8 @@ def test_users_who_are_no_administrators_are_told_so(auth_server: MlflowProcess)
 
 
 def test_a_pasted_command_is_submitted(server: MlflowProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "python",
-        "-m",
-        "lmms_eval",
-        "--model",
-        "dummy",
-        "--tasks",
-        "mme",
-        "--limit",
-        "4",
-        "--output_path",
-        "./logs",
-    ]
-    text = told(capsys, "submit", "--priority", "high", "--", *command)
+    command = "python -m lmms_eval --model dummy --tasks mme --limit 4 --output_path ./logs"
+    text = told(capsys, "submit", "--priority", "high", "--", *shlex.split(command))
     assert "left out: --output_path: the MLflow run keeps" in text and "queued" in text
     newest = Client().evaluations(limit=1)[0]
     assert (newest["request"]["adapter"], newest["request"]["limit"], newest["priority"]) == ("dummy", 4, "high")
