@@ -1,7 +1,8 @@
 """Find and end every process that runs under a lease, wherever it moved to. Linux: it reads ``/proc``.
 
-A process belongs to a lease when it was started with the lease's mark in its environment, or descends from such a
-process, or shares a session with one. So children that called ``setsid`` or lost their parent are found too.
+A process belongs to a lease when it is in the lease's control group, or was started with the lease's mark in its
+environment, or descends from such a process, or shares a session with one. So children that called ``setsid`` or lost
+their parent are found too; one that did all of that and emptied its environment, where control groups can be made.
 It knows nothing of queues or runs.
 """
 
@@ -14,6 +15,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from worker import cgroup
 
 #: Environment variable that marks the processes of a lease.
 LEASE_VARIABLE = "LMMS_LEASE"
@@ -37,7 +40,7 @@ class Process:
 def processes_of(mark: str) -> list[Process]:
     """The living processes of the lease with this mark, this process and its session left out."""
     alive = {process.pid: process for process in _processes()}
-    found = {pid for pid in alive if _marked(pid, mark)}
+    found = {pid for pid in alive if _marked(pid, mark) or cgroup.holds(mark, pid)}
     own_session = os.getsid(0)
     sessions = {alive[pid].session for pid in found} - {own_session}
     while True:
@@ -53,6 +56,22 @@ def processes_of(mark: str) -> list[Process]:
     return [alive[pid] for pid in sorted(found - {os.getpid()})]
 
 
+def enclose(pid: int, mark: str) -> bool:
+    """Let the kernel keep account of a process that was just started, and of all that it starts.
+
+    Call it before the process's child, if it has one already, can have started anything.
+
+    Returns:
+        Whether this process may make control groups.
+    """
+    if not cgroup.add(mark, pid):
+        return False
+    for process in _processes():
+        if process.parent == pid:
+            cgroup.add(mark, process.pid)
+    return True
+
+
 def kill_all(mark: str, patience_s: float = 10.0) -> int:
     """Kill the lease's processes until none is left, new ones included; return how many were killed.
 
@@ -64,7 +83,9 @@ def kill_all(mark: str, patience_s: float = 10.0) -> int:
         for process in left:
             if send(process, signal.SIGKILL):
                 killed.add((process.pid, process.started))
+        cgroup.kill(mark)
         time.sleep(_LOOK_EVERY_S)
+    cgroup.remove(mark)
     return len(killed)
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from mlflow_lmms.kept_process import kept_command
 from worker.log_lines import LineCutter
-from worker.process_tree import kill_all
+from worker.process_tree import enclose, kill_all
 
 EVENT_DESCRIPTOR = "LMMS_EVENT_FD"
 #: The keeper's own time, after the grace, to kill what is left.
@@ -80,6 +80,7 @@ class RunnerProcess:
             start_new_session=True,
         )
         os.close(descriptor)
+        enclose(self._process.pid, self._mark)  # the runner starts nothing before it has read the request
         assert self._process.stdin is not None
         with suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(json.dumps(request).encode())
