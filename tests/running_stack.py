@@ -112,7 +112,12 @@ class RunningStack:
 
     def runners(self) -> list[psutil.Process]:
         """The processes that run lmms-eval now."""
-        return [process for process in self.processes("worker.runner") if not _waits_for_runs(process)]
+        fetching = {process.pid for process in self.processes("worker.runner.fetch")}
+        return [
+            process
+            for process in self.processes("worker.runner")
+            if process.pid not in fetching and not _waits_for_runs(process)
+        ]
 
     def submit(self, model: str = "k-nearest-neighbours", **fields: Any) -> str:
         """Ask for an evaluation of the model's first version; returns the run id."""
