@@ -57,7 +57,10 @@ def test_each_command_in_an_example_exists_with_its_options() -> None:
         words = line.partition("mlflow-lmms ")[2].split()
         command = cli.get_command(context, words.pop(0))
         assert command is not None, line
-        if isinstance(command, click.Group) and not (command.invoke_without_command and words[0].startswith("--")):
+        if "--" in words:  # what follows is another program's
+            words = words[: words.index("--")]
+        alone = not words or words[0].startswith("--")
+        if isinstance(command, click.Group) and not (command.invoke_without_command and alone):
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
         if not command.context_settings.get("ignore_unknown_options"):
