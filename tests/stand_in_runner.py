@@ -65,6 +65,12 @@ def fails(task: str, request: dict[str, Any], output: Path) -> int:
     return 1
 
 
+def rank(task: str, request: dict[str, Any], output: Path) -> int:
+    """Tell of a rank that was killed, as the process that starts the ranks does."""
+    event("task-failed", task=task, failure="worker_lost", message="rank 1 was killed by signal 9", traceback="")
+    return 1
+
+
 def killed(task: str, request: dict[str, Any], output: Path) -> None:
     """Die."""
     os.kill(os.getpid(), signal.SIGKILL)

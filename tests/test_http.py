@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlflow_lmms import errors
 from mlflow_lmms.client import Client, parse_events
 from mlflow_lmms.errors import (
+    ConfigurationError,
     ConflictError,
     InvalidRequestError,
     LmmsError,
@@ -24,7 +25,9 @@ from mlflow_lmms.errors import (
     UnavailableError,
 )
 from mlflow_lmms.http import Credentials, HttpApi, quoted, until_available
+from mlflow_lmms.request import Seeds
 from mlflow_lmms.states import FailureClass
+from mlflow_lmms.work_order import PROTOCOL, ResolvedModel, WorkOrder
 from mlflow_lmms.worker_api_client import HeldPart, WorkerApi
 
 Answer = tuple[int, str, bytes]
@@ -263,6 +266,41 @@ def test_a_worker_that_lost_its_part_is_told_the_token_it_needs(server: Server, 
     with pytest.raises(StaleTokenError) as caught:
         WorkerApi(api).claim(HELD, box="b", slot="s", gpus=())
     assert caught.value.details["minimum_token"] == 9
+
+
+ORDER = WorkOrder(
+    run_id="run", experiment_id="1", part="0", token=7, attempt=1, tasks=("t",), all_tasks=("t",),
+    model=ResolvedModel(label="m", name="m", version=None, adapter="dummy", model_args={}, gpus=0), task_folders=(),
+    limit=None, offset=0, batch_size=1, num_fewshot=None, seeds=Seeds(), gen_kwargs=None, repeats=None, secrets=(),
+    environment=None, chunk_size=8, thumbnail_bytes=0, deadline_s=60.0,
+)  # fmt: skip
+
+
+def test_worker_and_server_speak_the_lower_of_their_protocols(server: Server, api: HttpApi) -> None:
+    refused = {"class": "InvalidRequestError", "message": "this server speaks worker protocol 1 and 0", "details": {}}
+    server.tell({"error": refused}, 400)
+    server.tell({"protocol": PROTOCOL - 1, "version": "0.9"})
+    new = {"launch", "rescore", "no_progress_s", "phase_deadlines_s", "checkpoint"}
+    server.tell(ORDER.model_dump(mode="json", exclude=new))
+    assert WorkerApi(api).claim(HELD, box="b", slot="s", gpus=()) == ORDER
+    claims = [asked["body"]["protocol"] for asked in server.asked if asked["path"].endswith("/claim")]
+    assert claims == [PROTOCOL, PROTOCOL - 1]
+
+
+def test_a_server_without_a_common_protocol_is_named_with_the_command_to_run(server: Server, api: HttpApi) -> None:
+    refused = {"class": "InvalidRequestError", "message": "no", "details": {}}
+    server.tell({"error": refused}, 400)
+    server.tell({"protocol": PROTOCOL + 2, "version": "9.9"})
+    with pytest.raises(ConfigurationError, match=r"pip install 'mlflow-lmms==9\.9'"):
+        WorkerApi(api).claim(HELD, box="b", slot="s", gpus=())
+
+
+def test_another_refusal_of_a_claim_is_told_as_it_is(server: Server, api: HttpApi) -> None:
+    refused = {"class": "InvalidRequestError", "message": "token 9 was never given out", "details": {}}
+    server.tell({"error": refused}, 400)
+    server.tell({"protocol": PROTOCOL, "version": "1"})
+    with pytest.raises(InvalidRequestError, match="never given out"):
+        WorkerApi(api).claim(HELD, box="b", slot="s", gpus=())
 
 
 def test_a_heartbeat_is_not_repeated(server: Server, api: HttpApi) -> None:
