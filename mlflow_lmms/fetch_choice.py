@@ -7,12 +7,12 @@ that nobody can do, holds no job up: the job then loads its files itself.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlflow_lmms.fetch_items import FetchItem
 from mlflow_lmms.fetch_orders import FETCHED_FOR_S, Fetches, FetchOrder, FetchState
-from mlflow_lmms.planner.demand import Demand, demand_of
+from mlflow_lmms.planner.demand import Demand, demand_of, shape
 from mlflow_lmms.planner.fleet import BoxState, Cause, FleetState, Job, Wait
 from mlflow_lmms.planner.plan import rooms_of
 
@@ -40,6 +40,29 @@ class Held:
         return (*noted, *self.waits)
 
 
+@dataclass(slots=True)
+class _Outlook:
+    """What jobs of one shape with the same files find.
+
+    Attributes:
+        suiting: boxes that are open for it.
+        ready: those of them that have all files.
+        failed: those that could not fetch a file, and why.
+        able: those that can be asked to fetch.
+        full: whether no ready box has room any more.
+        chosen: the box that fetches.
+    """
+
+    demand: Demand
+    items: tuple[FetchItem, ...]
+    suiting: list[str]
+    ready: list[str]
+    failed: dict[str, str]
+    able: list[str]
+    full: bool = False
+    chosen: str | None = None
+
+
 class FetchChoice:
     """One decision about all waiting jobs. Values in, values out."""
 
@@ -56,6 +79,10 @@ class FetchChoice:
         self._limit_s, self._now = limit_s, now
         self._boxes = {box.name: box for box in state.boxes}
         self._rooms = rooms_of(state, now)
+        self._under_way = {
+            job: box for box, orders in fetches.orders.items() for order in orders.values() for job in order.jobs
+        }
+        self._outlooks: dict[Hashable, _Outlook] = {}
         self._waits: list[Wait] = []
         self._notes: dict[str, str] = {}
         self.orders: dict[str, dict[str, FetchOrder]] = defaultdict(dict)
@@ -73,53 +100,59 @@ class FetchChoice:
 
     def _consider(self, job: Job, items: tuple[FetchItem, ...]) -> Job | None:
         """The job as it is to be planned; None: it waits for its files."""
-        demand = demand_of(job, self._state.boxes)
-        suiting = [name for name in sorted(demand.boxes) if self._boxes[name].state is BoxState.OPEN]
-        if ready := [name for name in suiting if not self._missing(name, items)]:
-            return self._ready(job, items, demand, suiting, ready)
-        able = [name for name in suiting if self._fetches_for(name)]
-        failed = {name: why for name in suiting if (why := self._failure(name, items))}
-        for name in failed:  # an order stands as long as its failure is to be known
+        outlook = self._outlook(job, items)
+        if outlook.ready:
+            return self._ready(job, outlook)
+        for name in outlook.failed:  # an order stands as long as its failure is to be known
             self._order(name, job, self._missing(name, items))
-        tried = {self._place(name) for name in failed}
-        able = [name for name in able if self._place(name) not in tried]
-        if not able or len(tried) >= _MOST_TRIES:
-            if failed:
-                name, why = next(iter(failed.items()))
+        if not outlook.able:
+            for name, why in list(outlook.failed.items())[:1]:
                 self._notes[job.id] = f"its files could not be fetched beforehand on {name}: {why}"
             return job
-        box = self._choose(job, items, demand, able)
+        box = self._choose(job, outlook)
         since = self._order(box, job, self._missing(box, items))
         if self._fetches.now - since > self._limit_s:
             self._notes[job.id] = f"fetching its files on {box} takes longer than {self._limit_s / 60:.0f} min"
             return job
-        self._take_room(box, job, demand)
+        self._take_room(box, job, outlook.demand)
         self._waits.append(Wait(job.id, Cause.FETCHING, self._progress(box, items)))
         return None
 
-    def _ready(
-        self, job: Job, items: tuple[FetchItem, ...], demand: Demand, suiting: Sequence[str], ready: Sequence[str]
-    ) -> Job:
+    def _outlook(self, job: Job, items: tuple[FetchItem, ...]) -> _Outlook:
+        key = (shape(job), tuple(item.key for item in items))
+        if key not in self._outlooks:
+            self._outlooks[key] = self._look(demand_of(job, self._state.boxes), items)
+        return self._outlooks[key]
+
+    def _look(self, demand: Demand, items: tuple[FetchItem, ...]) -> _Outlook:
+        suiting = [name for name in sorted(demand.boxes) if self._boxes[name].state is BoxState.OPEN]
+        ready = [name for name in suiting if not self._missing(name, items)]
+        failed = {name: why for name in suiting if (why := self._failure(name, items))}
+        tried = {self._place(name) for name in failed}
+        able = [name for name in suiting if self._fetches_for(name) and self._place(name) not in tried]
+        return _Outlook(demand, items, suiting, ready, failed, able if len(tried) < _MOST_TRIES else [])
+
+    def _ready(self, job: Job, outlook: _Outlook) -> Job:
         """A job whose files are on some boxes: there, and after a while on others, which fetch them first."""
-        self._look_again(job, items, ready)
-        allowed = set(ready)
-        fits = any(self._rooms[name].choose(demand) is not None for name in ready)
+        items, demand = outlook.items, outlook.demand
+        self._look_again(job, items, outlook.ready)
+        allowed = set(outlook.ready)
+        home = job.home if job.home in allowed else None
+        # Room only shrinks while jobs are looked at, so what is full stays so.
+        outlook.full = outlook.full or not any(
+            self._take_room(name, job, demand) for name in filter(None, (home, *outlook.ready))
+        )
         since = max([job.queued_at, *(min(self._times(item)) for item in items)])
-        if not fits and self._now - since > _SPREAD_AFTER_S:
-            others = [name for name in suiting if name not in allowed]
-            idle = [name for name in others if self._rooms[name].choose(demand) is not None]
-            under_way = [name for name in idle if self._is_ordered(name, job)]
-            for name in (under_way or idle)[:1]:
-                if self._fetches_for(name) and not self._failure(name, items):
-                    self._order(name, job, self._missing(name, items))
-                else:
-                    allowed.add(name)
-        else:
-            home = job.home if job.home in allowed else None
-            for name in filter(None, (home, *ready)):
-                if self._take_room(name, job, demand):
-                    break
-        return replace(job, boxes=frozenset(allowed), home=job.home if job.home in allowed else min(allowed))
+        if outlook.full and self._now - since > _SPREAD_AFTER_S:
+            others = (name for name in outlook.suiting if name not in allowed)
+            idle = (name for name in others if self._rooms[name].choose(demand) is not None)
+            under_way = self._under_way.get(job.id)
+            name = under_way if under_way in outlook.suiting and under_way not in allowed else next(idle, None)
+            if name is not None and self._fetches_for(name) and not self._failure(name, items):
+                self._order(name, job, self._missing(name, items))
+            elif name is not None:
+                allowed.add(name)
+        return replace(job, boxes=frozenset(allowed), home=home or min(allowed))
 
     def _look_again(self, job: Job, items: tuple[FetchItem, ...], ready: Sequence[str]) -> None:
         """Have it checked in time that files are still there: a job that waits long must not fall out of the plan."""
@@ -152,9 +185,6 @@ class FetchChoice:
                 return told.message
         return None
 
-    def _is_ordered(self, box: str, job: Job) -> bool:
-        return any(job.id in order.jobs for order in self._fetches.orders.get(box, {}).values())
-
     def _order(self, box: str, job: Job, items: Collection[FetchItem]) -> float:
         """Order items; returns since when the box has been at it for this job."""
         began = []
@@ -166,17 +196,22 @@ class FetchChoice:
             began.append(at)
         return min(began, default=self._fetches.now)
 
-    def _choose(self, job: Job, items: Collection[FetchItem], demand: Demand, able: Sequence[str]) -> str:
+    def _choose(self, job: Job, outlook: _Outlook) -> str:
         """The box that is at it already, else the one where least is missing and the job finds its place first."""
+        under_way = self._under_way.get(job.id)
+        if under_way in outlook.able:
+            return under_way
+        if outlook.chosen is None:
+            outlook.chosen = min(outlook.able, key=lambda name: self._rank(name, outlook))
+        return outlook.chosen
 
-        def rank(name: str) -> tuple[bool, int, float, int, str]:
-            ordered = self._fetches.orders.get(name, {}).keys() | self.orders.get(name, {}).keys()
-            missing = sum(item.key not in ordered for item in self._missing(name, items))
-            room = self._rooms[name]
-            at = self._now if room.choose(demand) is not None else (room.earliest(demand, self._now) or (1e18,))[0]
-            return (not self._is_ordered(name, job), missing, at, room.idle_gpus, name)
-
-        return min(able, key=rank)
+    def _rank(self, name: str, outlook: _Outlook) -> tuple[int, float, int, str]:
+        ordered = self._fetches.orders.get(name, {}).keys() | self.orders.get(name, {}).keys()
+        missing = sum(item.key not in ordered for item in self._missing(name, outlook.items))
+        room = self._rooms[name]
+        fits = room.choose(outlook.demand) is not None
+        at = self._now if fits else (room.earliest(outlook.demand, self._now) or (float("inf"),))[0]
+        return missing, at, room.idle_gpus, name
 
     def _take_room(self, box: str, job: Job, demand: Demand) -> bool:
         """Let the job hold a place there, so that the next one's files go where there is room."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -55,7 +56,7 @@ class FetchItem(BaseModel):
     environment: Identifier | None = None
     token: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for equal items alone."""
         return f"{self.kind}-{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:20]}"

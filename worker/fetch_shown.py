@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 PHASE = "fetch"
 _EVERY_S = 1.0
+#: To so many runs it is told how far a file is; all of them have it in the reason for which they wait.
+_MOST_RUNS = 50
 
 
 class FetchShown:
@@ -29,7 +31,7 @@ class FetchShown:
     def progress(self, order: FetchOrder, done: int, total: int | None) -> None:
         """Show how many bytes are there, not more often than a viewer can follow."""
         started = self._started.setdefault(order.item.key, set())
-        for job in order.jobs:
+        for job in order.jobs[:_MOST_RUNS]:
             if job not in started:
                 started.add(job)
                 self._append(job, "phase", {"task": None, "phase": PHASE})
@@ -38,14 +40,14 @@ class FetchShown:
             return
         self._shown[order.item.key] = now
         data = {"task": None, "phase": PHASE, "done": done, "total": total, "rate": None, "eta_s": None}
-        for job in order.jobs:
+        for job in order.jobs[:_MOST_RUNS]:
             self._append(job, "progress", {**data, "what": order.item.name, "unit": "bytes"})
 
     def failed(self, order: FetchOrder, box: str, why: str) -> None:
         """Show why an item could not be fetched."""
         message = f"files could not be fetched beforehand on {box}: {why}"
         line = {"time": time.time(), "level": "WARNING", "phase": PHASE, "rank": 0, "message": message}
-        for job in order.jobs:
+        for job in order.jobs[:_MOST_RUNS]:
             self._append(job, "log", {"lines": [line]})
 
     def forget(self, key: str) -> None:
