@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -47,6 +47,7 @@ def boxes(draw: st.DrawFn, name: str) -> Box:
         environments=draw(some_words),
         state=draw(st.sampled_from(BoxState)) if draw(rarely) else BoxState.OPEN,
         shares_gpus=draw(st.booleans()),
+        ends_at=draw(st.sampled_from([-50.0, 400.0, 2000.0, 1e6])) if draw(rarely) else None,
     )
 
 
@@ -67,7 +68,7 @@ def jobs(draw: st.DrawFn, run: str) -> Job:
         box=draw(st.sampled_from([None, "one", "two"])) if selects else None,
         environment=draw(st.none() | st.sampled_from(WORDS)) if selects else None,
         boxes=draw(st.none() | st.frozensets(st.sampled_from(["one", "two"]))) if selects else None,
-        estimated_s=draw(st.none() | st.floats(1, 1e5)),
+        estimated_s=draw(st.sampled_from([None, 1.5, 700.25, 30000.0])),
     )
 
 
@@ -88,6 +89,12 @@ def fleets(draw: st.DrawFn) -> FleetState:
         for number in range(draw(st.integers(0, 3)))
     )
     return FleetState(made, waiting, tuple({lease.job: lease for lease in held}.values()))
+
+
+def dated(state: FleetState, now: float) -> FleetState:
+    """The fleet with the ends of its boxes counted from now on."""
+    ends = (None if box.ends_at is None else now + box.ends_at for box in state.boxes)
+    return replace(state, boxes=tuple(replace(box, ends_at=end) for box, end in zip(state.boxes, ends, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Written:
             name: getattr(box, name)
             for name in ("cpu_slots", "gpu_slots", "labels", "environments", "shares_gpus")
         }  # fmt: skip
-        announce(self.connection, box.name, reports, **same)
+        announce(self.connection, box.name, reports, until=box.ends_at, **same)
 
     def job(self, job: Job) -> None:
         fields: dict[Any, Any] = need_fields(job)

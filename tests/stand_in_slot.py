@@ -61,7 +61,7 @@ def fork_after_a_stop(slot: worker.gpu_worker.GpuWorker, job: Job, queue: Queue)
 
 
 if __name__ == "__main__":
-    worker.gpu_worker.GpuWorker.fork_work_horse = fork_after_a_stop  # type: ignore[method-assign]
+    setattr(worker.gpu_worker.GpuWorker, "fork_work_horse", fork_after_a_stop)  # noqa: B010
     worker.job.run_part = run_part
     worker.gpu_worker._WRAP_UP_S = 0.5
     worker.slot.main()

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import redis
-from fleet_strategies import Written, boxes, fleets, jobs
+from fleet_strategies import Written, boxes, dated, fleets, jobs
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from mlflow_lmms.planner.admission import admits
 from mlflow_lmms.planner.demand import demand_of, suits
 from mlflow_lmms.planner.fleet import GIB, MIB, Box, BoxState, FleetState, Job, Lease, Start
-from mlflow_lmms.planner.plan import plan, rooms_of
+from mlflow_lmms.planner.plan import DEFAULT, job_seconds, plan, rooms_of
 from mlflow_lmms.queue_keys import PLAN_AT_KEY, PLAN_STARTS_KEY, job_from_need, need_fields, start_json
 from worker.leases import Claim, LeaseBook, Slot
 
@@ -64,6 +64,7 @@ BOX_CHANGES: tuple[dict[str, Any], ...] = (
     *({"cpu_slots": slots} for slots in range(2)),
     {"labels": frozenset()},
     {"environments": frozenset()},
+    {"ends_at": 1.0},
 )
 GPU_CHANGES: tuple[dict[str, Any], ...] = (
     {"usable": False},
@@ -115,14 +116,16 @@ def test_the_claim_admits_a_planned_start_just_when_the_planner_does(
     connection: redis.Redis, data: st.DataObject, state: FleetState, quarantine: bool
 ) -> None:
     book = LeaseBook(connection, 15)
-    made = plan(state, 0.0)
+    now = book.now()
+    state = dated(state, now)
+    made = plan(state, now)
     assume(made.starts)
     state, start = data.draw(changed(state, data.draw(st.sampled_from(made.starts))))
     Written(connection).fleet(state, quarantine)
     publish(connection, book, start)
     job = next(job for job in state.jobs if job.id == start.job)
     claim = claim_on(book, start.box, job)
-    expected = admits(state, start)
+    expected = admits(state, start, now)
     event(f"admitted: {expected}")
     assert (claim is not None) is expected
     if claim is not None:
@@ -136,6 +139,7 @@ def test_the_claim_admits_a_planned_start_just_when_the_planner_does(
 @given(state=fleets(), quarantine=st.booleans())
 def test_every_start_of_a_plan_is_claimed(connection: redis.Redis, state: FleetState, quarantine: bool) -> None:
     book = LeaseBook(connection, 15)
+    state = dated(state, book.now())
     Written(connection).fleet(state, quarantine)
     made = plan(state, book.now())
     publish(connection, book, *made.starts)
@@ -149,16 +153,21 @@ def test_every_start_of_a_plan_is_claimed(connection: redis.Redis, state: FleetS
 def test_without_a_plan_a_job_starts_where_and_only_where_it_may(
     connection: redis.Redis, box: Box, job: Job, quarantine: bool
 ) -> None:
-    state = FleetState((box,), (job,))
+    book = LeaseBook(connection, 15)
+    now = book.now()
+    state = dated(FleetState((box,), (job,)), now)
     demand = demand_of(job, state.boxes)
     assume(demand.memory == (job.memory or 0))  # else its estimate is larger than the box, which the planner judges
     Written(connection).fleet(state, quarantine)
-    claim = claim_on(LeaseBook(connection, 15), "one", job)
-    possible = suits(job, box) and rooms_of(state, 0.0)["one"].choose(demand) is not None
+    claim = claim_on(book, "one", job)
+    room = rooms_of(state, now)["one"]
+    possible = (
+        suits(job, box) and room.choose(demand) is not None and room.lasts_until(now + job_seconds(job, DEFAULT))
+    )
     assert (claim is not None) is (possible and box.state is BoxState.OPEN)
     event(f"claimed: {claim is not None}")
     if claim is not None:
-        assert admits(state, Start(job.id, "one", claim.gpus, claim.memory))
+        assert admits(state, Start(job.id, "one", claim.gpus, claim.memory), now)
 
 
 @given(job=jobs("run0"))

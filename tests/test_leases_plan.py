@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -191,7 +192,8 @@ def test_release_tells_the_planner_and_forgets_what_a_done_job_needed(
 ) -> None:
     job = submit(queue, "run")
     claim = claimed(book, GPU)
-    with connection.pubsub(ignore_subscribe_messages=True) as listener:
+    listener: Any = connection.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    with listener:
         listener.subscribe(WAKE_CHANNEL)
         listener.get_message(timeout=2)
         book.finish(claim)

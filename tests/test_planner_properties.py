@@ -199,7 +199,7 @@ def test_a_plan_made_from_an_old_state_does_no_harm(old: FleetState, new: FleetS
     """Boxes have closed and changed, GPUs are taken, jobs are gone: what is admitted is sound all the same."""
     state = new
     for start in plan(old, NOW).starts:
-        if admits(state, start):
+        if admits(state, start, NOW):
             state = after(state, Plan((start,), None, ()), NOW)
     assert_not_oversubscribed(new, state.leases)
     closed = {box.name for box in new.boxes if box.state is not BoxState.OPEN}
@@ -211,7 +211,7 @@ def test_a_plan_made_from_an_old_state_does_no_harm(old: FleetState, new: FleetS
 @given(states())
 def test_every_start_of_a_fresh_plan_is_admitted(state: FleetState) -> None:
     for start in plan(state, NOW).starts:
-        assert admits(state, start)
+        assert admits(state, start, NOW)
         state = after(state, Plan((start,), None, ()), NOW)
 
 
