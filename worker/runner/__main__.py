@@ -62,8 +62,10 @@ def _evaluate(request: RunRequest, document: Mapping[str, Any], events: EventWri
         progress.enter("import", None)
         Heartbeat(events, progress).start()
         watch_bars(progress)
+        rate = None
         if request.rate is not None:
-            RequestRate.from_environment(request.rate, os.environ, events, progress).install()
+            rate = RequestRate.from_environment(request.rate, os.environ, events, progress)
+            rate.install()
         # Not before: importing it imports lmms-eval, which takes seconds and must find the bars patched.
         from worker.runner.evaluation import Evaluation
         from worker.runner.log_capture import capture_logs
@@ -72,7 +74,7 @@ def _evaluate(request: RunRequest, document: Mapping[str, Any], events: EventWri
         if not request.trust_remote_code:
             refuse_remote_code()
         capture_logs(events)
-        return Evaluation(request, events, progress).run()
+        return Evaluation(request, events, progress, rate).run()
     return False
 
 

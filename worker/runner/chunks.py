@@ -18,6 +18,7 @@ from lmms_eval.caching import response_cache
 from worker.runner.answers import AnswerKey, AnswerStore
 from worker.runner.chunk_plan import ChunkPlan
 from worker.runner.progress import Progress
+from worker.runner.request_rate import RequestRate
 
 # What adapters of services answer when a request failed for good, or was not sent for its cost.
 _NO_ANSWER = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
@@ -37,6 +38,7 @@ class ChunkedExecution:
         at_once: Callable[[], int],
         documents: int,
         listener: Listener,
+        rate: RequestRate | None = None,
     ) -> None:
         self._answers = answers
         self._progress = progress
@@ -47,6 +49,7 @@ class ChunkedExecution:
         self._asked: Counter[str] = Counter()
         self._started: set[Any] = set()
         self._listener = listener
+        self._rate = rate
         self.original: Callable[..., list[Any]] = response_cache.ResponseCache.execute
 
     def execute(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:
@@ -79,7 +82,7 @@ class ChunkedExecution:
     def _answer(self, cache: Any, lm: Any, kind: str, requests: Sequence[Any]) -> list[Any]:
         keys = [self._key(cache, kind, request) for request in requests]
         missing = [index for index, key in enumerate(keys) if key not in self._answers]
-        fresh = self.original(cache, _Counted(lm, kind), kind, [requests[index] for index in missing])
+        fresh = self.original(cache, _Counted(lm, kind, self._rate), kind, [requests[index] for index in missing])
         self._keep(
             cache, kind, {keys[index]: (requests[index], new) for index, new in zip(missing, fresh, strict=True)}
         )
@@ -119,12 +122,14 @@ class ChunkedExecution:
 class _Counted:
     """The model, checked to answer every request; lmms-eval would take the missing ones for empty."""
 
-    def __init__(self, lm: Any, kind: str) -> None:
+    def __init__(self, lm: Any, kind: str, rate: RequestRate | None) -> None:
         self._ask = getattr(lm, kind)
+        self._rate = rate
         setattr(self, kind, self._answer)
 
     def _answer(self, requests: Sequence[Any]) -> Any:
-        answers = self._ask(requests)
+        with self._rate.covering(len(requests)) if self._rate else contextlib.nullcontext():
+            answers = self._ask(requests)
         if len(answers) != len(requests):
             raise RuntimeError(
                 f"expected {len(requests)} answers from the model adapter, got {len(answers)}; "

@@ -27,6 +27,7 @@ from worker.runner.loaded_model import LoadedModel
 from worker.runner.output_files import escape
 from worker.runner.progress import Progress
 from worker.runner.request import RunRequest
+from worker.runner.request_rate import RequestRate
 from worker.runner.running_score import RunningScore
 from worker.runner.sample_rows import read_rows
 from worker.runner.stored_answers import refuse_steps
@@ -40,11 +41,14 @@ from worker.runner.world import World
 class Evaluation:
     """The work of one runner process."""
 
-    def __init__(self, request: RunRequest, events: EventWriter, progress: Progress) -> None:
+    def __init__(
+        self, request: RunRequest, events: EventWriter, progress: Progress, rate: RequestRate | None = None
+    ) -> None:
         self._request = request
         self._events = events
         self._progress = progress
         self._results = ResultWriter(request, progress, events.log)
+        self._rate = rate
         self._failed = False
         self._world = World()
         self._model_failure: Failure | None = None
@@ -138,6 +142,7 @@ class Evaluation:
                 at_once=lambda: model.requests_at_once(request.batch_size),
                 documents=len(world.share(documents)),
                 listener=RunningScore(name, task, cli_args, self._events).add,
+                rate=self._rate,
             )
             with chunked(execution):
                 yield

@@ -7,6 +7,7 @@ started again for the tasks that are left. What a rank does is `evaluation`'s an
 
 from __future__ import annotations
 
+import importlib
 import os
 import selectors
 import signal
@@ -23,6 +24,7 @@ from worker.runner.request import RunRequest
 _HOST = "127.0.0.1"
 _GRACE_S = 3.0
 _LOOK_S = 0.2
+_DRAIN_S = 2.0
 _WHOLE_REQUEST = ("model_load", "import")
 #: Fields that only this module reads.
 _OWN = {"task-failed": ("phase", "at")}
@@ -59,6 +61,7 @@ class _Ranks:
         self.left = list(tasks)
         self.failed = False
         self._current: str | None = None
+        self._started = False
         self._reports: list[dict[str, Any]] = []
         self._phases: dict[int, str] = {}
         self._done: dict[int, int] = {}
@@ -66,7 +69,7 @@ class _Ranks:
 
     def run(self, document: Mapping[str, Any]) -> None:
         """Start the ranks and follow them until all have ended."""
-        self._current, self._reports, self._phases = None, [], {}
+        self._current, self._started, self._reports, self._phases = None, False, [], {}
         self._done_before += sum(self._done.values())
         self._done = {}
         kills = kernel_kills()
@@ -76,7 +79,8 @@ class _Ranks:
         del store
         if not self.left:
             return
-        self._fail(RankEnd.of(ranks, first, self._reports, self._phases, killed=kernel_kills() > kills))
+        reports = [report for report in self._reports if self._current in (None, report["task"])]
+        self._fail(RankEnd.of(ranks, first, reports, self._phases, killed=kernel_kills() > kills))
 
     def _environment(self, rank: int, port: int) -> dict[str, str]:
         size = str(self._size)
@@ -98,7 +102,7 @@ class _Ranks:
     def _follow(self, ranks: Sequence[RankProcess]) -> list[RankProcess]:
         """Read what the ranks say until all have ended; return those that had ended when the others were stopped."""
         first: list[RankProcess] = []
-        kill_at = None
+        kill_at = leave_at = None
         with selectors.DefaultSelector() as selector:
             for rank in ranks:
                 rank.register(selector)
@@ -112,6 +116,10 @@ class _Ranks:
                     _signal(ranks, signal.SIGTERM)
                 if kill_at is not None and time.monotonic() > kill_at:
                     _signal(ranks, signal.SIGKILL)
+                if len(gone) == len(ranks):  # a stray process may hold a pipe open
+                    leave_at = leave_at or time.monotonic() + _DRAIN_S
+                    if time.monotonic() > leave_at:
+                        break
         return first
 
     def _take(self, rank: RankProcess, event: dict[str, Any]) -> None:
@@ -132,7 +140,7 @@ class _Ranks:
 
     def _note(self, kind: str, task: str | None) -> None:
         if kind == "task-started":
-            self._current = task
+            self._current, self._started = task, True
         if kind in ("task-finished", "task-failed") and task in self.left:
             self.left.remove(task)
             self._current = None
@@ -141,8 +149,8 @@ class _Ranks:
     def _fail(self, end: RankEnd) -> None:
         """Fail the task that was under way, or all where the model or the start is to blame."""
         self.failed = True
-        whole = self._current is None or end.phase in _WHOLE_REQUEST
-        for task in list(self.left) if whole or self._current not in self.left else [self._current]:
+        whole = not self._started or end.phase in _WHOLE_REQUEST
+        for task in list(self.left) if whole else [self._current or self.left[0]]:
             self.left.remove(task)
             self._events.task_failed(task, end.failure, end.message, end.traceback)
 
@@ -162,6 +170,5 @@ def _signal(ranks: Sequence[RankProcess], number: signal.Signals) -> None:
 
 def _store() -> Any:
     """Where the ranks meet: served by this process, so that the port is taken before any rank is told of it."""
-    from torch.distributed import TCPStore
-
-    return TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+    distributed = importlib.import_module("torch.distributed")  # takes seconds
+    return distributed.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)

@@ -7,10 +7,12 @@ an adapter included. How often requests are granted, over the whole fleet, is th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
+import importlib.util
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +23,15 @@ from worker.runner.request import Rate
 
 GRANT_VARIABLE = "LMMS_GRANT_FD"
 _STILL_WAITING_S = 2.0
+#: HTTP clients: module, class, the method that every request goes through, whether that is a coroutine.
+_CLIENTS = (
+    ("httpx", "Client", "send", False),
+    ("httpx", "AsyncClient", "send", True),
+    ("httpx2", "Client", "send", False),
+    ("httpx2", "AsyncClient", "send", True),
+    ("requests", "Session", "send", False),
+    ("aiohttp", "ClientSession", "_request", True),
+)
 
 
 class RequestRate:
@@ -32,6 +43,8 @@ class RequestRate:
         self._events = events
         self._progress = progress
         self._granted = threading.Semaphore(0)
+        self._asked = 0
+        self._by_call = False
 
     @classmethod
     def from_environment(
@@ -54,43 +67,61 @@ class RequestRate:
     def install(self) -> None:
         """Let every request of this process to the endpoint wait its turn from now on."""
         threading.Thread(target=self._hear, name="grants", daemon=True).start()
-        for module, client in (("httpx", "Client"), ("requests", "Session")):
-            self._wrap(getattr(importlib.import_module(module), client))
-        self._wrap_async(importlib.import_module("httpx").AsyncClient)
+        for module, name, method, is_async in _CLIENTS:
+            if importlib.util.find_spec(module) is not None:
+                client = getattr(importlib.import_module(module), name)
+                send = getattr(client, method)
+                setattr(client, method, self._async_in_turn(send) if is_async else self._in_turn(send))
 
-    def _wrap(self, client: Any) -> None:
-        send = client.send
-
-        def send_in_turn(own: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._is_limited(request):
+    def _in_turn(self, send: Any) -> Any:
+        def send_in_turn(own: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._is_limited(args, kwargs):
                 self.take()
-            return send(own, request, *args, **kwargs)
+            return send(own, *args, **kwargs)
 
-        client.send = send_in_turn
+        return send_in_turn
 
-    def _wrap_async(self, client: Any) -> None:
-        send = client.send
-
-        async def send_in_turn(own: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._is_limited(request):
+    def _async_in_turn(self, send: Any) -> Any:
+        async def send_in_turn(own: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._is_limited(args, kwargs):
                 await asyncio.to_thread(self.take)
-            return await send(own, request, *args, **kwargs)
+            return await send(own, *args, **kwargs)
 
-        client.send = send_in_turn
+        return send_in_turn
 
-    def take(self) -> None:
-        """Wait for leave to send one request. To wait is no lack of progress."""
-        self._events.ask(1)
-        while not self._granted.acquire(timeout=_STILL_WAITING_S):
+    @contextlib.contextmanager
+    def covering(self, requests: int) -> Iterator[None]:
+        """Around a call of an adapter: one that sends by a client of another kind asks for each call instead."""
+        if self._by_call:
+            self.take(requests)
+        before = self._asked
+        yield
+        if not self._by_call and self._asked == before:
+            self._by_call = True
+            self._events.log(
+                "WARNING",
+                f"the adapter sends its requests to {self._endpoint} in a way that is not known here: they are "
+                "counted by chunk, without its retries",
+            )
+
+    def take(self, requests: int = 1) -> None:
+        """Wait for leave to send requests. To wait is no lack of progress."""
+        self._asked += requests
+        self._events.ask(requests)
+        for _ in range(requests):
+            while not self._granted.acquire(timeout=_STILL_WAITING_S):
+                self._progress.steps += 1
             self._progress.steps += 1
-        self._progress.steps += 1
 
     def _hear(self) -> None:
         with os.fdopen(self._descriptor, encoding="ascii") as lines:
             for line in lines:
                 self._granted.release(int(line))
 
-    def _is_limited(self, request: Any) -> bool:
-        parts = urlsplit(str(request.url))
+    def _is_limited(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Look for the address: of a request object, or (aiohttp) after the method's name."""
+        request = kwargs.get("request", args[0] if args else None)
+        address = getattr(request, "url", None) or kwargs.get("str_or_url") or (args[1] if len(args) > 1 else "")
+        parts = urlsplit(str(address))
         host = parts.hostname or ""
         return self._endpoint in (host, f"{host}:{parts.port}")
