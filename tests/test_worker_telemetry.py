@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -148,7 +149,8 @@ def test_the_names_are_those_that_mlflow_itself_writes(monkeypatch: pytest.Monke
     nvml.nvmlDeviceGetEnforcedPowerLimit.return_value = 200_000
     monkeypatch.setattr(gpu_monitor, "pynvml", nvml, raising=False)
     monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
-    monitor = gpu_monitor.GPUMonitor()
+    monitor: Any = gpu_monitor.GPUMonitor  # it has no types
+    monitor = monitor()
     monitor.collect_metrics()
     theirs = monitor.aggregate_metrics()
     ours = dict(average([Sample(1.0, (GpuSample(0, "GPU-0", "A", 2 * GIB, 50.0, GIB, None, 100.0),))]))
