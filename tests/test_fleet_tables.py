@@ -108,7 +108,8 @@ def test_what_attempts_used_is_summed_up(use: GpuUse, clock: Clock) -> None:
     (eve, ada) = use.by_user(NOW - DAY)
     assert (eve.name, ada.name) == ("eve", "ada")
     assert (eve.gpu_hours, eve.idle_share, eve.energy_kwh) == (2.0, None, None)
-    assert (ada.gpu_hours, ada.idle_share, ada.energy_kwh) == (pytest.approx(7000 / HOUR), 0.25, 1.0)
+    assert ada.gpu_hours == pytest.approx(7000 / HOUR)
+    assert (ada.idle_share, ada.energy_kwh) == (0.25, 1.0)
     assert (ada.attempts, ada.queue_wait_s) == (1, 600)
     assert [one.name for one in use.by_box(NOW)] == ["b", "a"]
     assert [one.name for one in use.by_run(NOW + HOUR + 1)] == ["r2"], "what ended before is left out"
@@ -206,7 +207,7 @@ def test_an_admins_word_is_kept_and_shown(admin: BoxAdmin, connection: redis.Red
 
 def test_only_a_box_that_is_away_is_forgotten(admin: BoxAdmin, connection: redis.Redis) -> None:
     report = announce(connection, "a")
-    connection.hset(KNOWN_BOXES_KEY, "a", known_json(report, float(connection.time()[0])))  # type: ignore[index]
+    connection.hset(KNOWN_BOXES_KEY, "a", known_json(report, float(connection.time()[0])))
     admin.pause("a")
     with pytest.raises(ConflictError, match="is connected"):
         admin.forget("a")
