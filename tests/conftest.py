@@ -22,7 +22,7 @@ from fleet_boxes import open_claims
 
 from mlflow_lmms.redis_server import EmbeddedRedis
 
-pytest_plugins = ("core_services", "evaluation_world", "mlflow_process", "fault_world", "fault_report")
+pytest_plugins = ("core_services", "evaluation_world", "mlflow_process", "fault_world", "fault_report", "worker_box")
 
 REQUIRE_ALL = "LMMS_REQUIRE_ALL"
 _PR_SET_PDEATHSIG = 1
