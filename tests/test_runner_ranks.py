@@ -78,7 +78,9 @@ def _torchrun(runner: Runner, folder: Path, digits: dict[str, Any]) -> dict[str,
     done = subprocess.run(
         command, env=runner.environment, cwd=folder, capture_output=True, timeout=DEADLINE_S, check=False
     )
-    (file,) = output.rglob("*_results.json") or [done.stderr.decode()]
+    files = list(output.rglob("*_results.json"))
+    assert len(files) == 1, done.stderr.decode()[-4000:]
+    (file,) = files
     results: dict[str, Any] = json.loads(file.read_text())["results"]
     return results
 

@@ -54,7 +54,11 @@ def test_scores_and_files_are_the_same(runner: Runner, first: Outcome, tmp_path:
 
 def test_likelihoods_pictures_and_filters_are_the_same(runner: Runner, tmp_path: Path) -> None:
     model = train(tmp_path / "models")["nearest-centroid"]
-    request = {"model": "digits", "include_paths": [str(lmms_digits.tasks_folder())], "tasks": list(DIGITS_TASKS)}
+    request: dict[str, Any] = {
+        "model": "digits",
+        "include_paths": [str(lmms_digits.tasks_folder())],
+        "tasks": list(DIGITS_TASKS),
+    }
     for name in ("first", "again"):
         (tmp_path / name).mkdir()
     first = runner.run(tmp_path / "first", **request, model_args=f"path={model}", limit=30)
