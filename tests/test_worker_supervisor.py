@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from fake_nvml import FakeDriver
 from worker_box import RUN, Box, wait_for, words_of
 
 from mlflow_lmms.evaluation_queue import job_id
-from mlflow_lmms.queue_keys import BOX_STATE_KEY, KNOWN_BOXES_KEY
+from mlflow_lmms.queue_keys import BOX_STATE_KEY, KNOWN_BOXES_KEY, known_from_json
 
 
 def test_a_box_announces_itself_takes_work_and_gives_it_back(box: Box) -> None:
@@ -122,6 +123,8 @@ def test_a_box_whose_time_ends_takes_what_fits_and_gives_it_back(box: Box) -> No
     assert process.wait(60) == 0
     assert sorted(box.queue.queued()) == sorted([short, long])
     assert "the time of this box is over" in box.log.read_text()
+    known: Any = box.redis.hget(KNOWN_BOXES_KEY, "b")
+    assert known_from_json(known)[0].until is None, "it may be back tomorrow: jobs can wait for it"
 
 
 def test_the_address_of_the_queue_is_in_no_command_line(box: Box, empty_valkey: str) -> None:

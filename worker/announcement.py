@@ -47,7 +47,9 @@ class Announcement:
         labels: Sequence[str] = (),
         until: float | None = None,
         cache: str = "",
+        for_a_while: bool = False,
     ) -> None:
+        """Prepare; `for_a_while`: after `until` nobody will see the box again, so that no job need wait for it."""
         self._redis = connection
         self._box = settings.box
         self._report = BoxReport(
@@ -61,6 +63,7 @@ class Announcement:
             cache=cache,
             started=time.time(),
         )
+        self._for_a_while = for_a_while
         self._known_at: float | None = None
 
     def tell(
@@ -80,16 +83,17 @@ class Announcement:
         if first:
             self._forget_long_gone()
         if self._known_at is None or time.monotonic() - self._known_at > _KNOWN_EVERY_S:
-            pipeline.hset(KNOWN_BOXES_KEY, self._box, known_json(report, time.time()))
+            known = report if self._for_a_while else replace(report, until=None)
+            pipeline.hset(KNOWN_BOXES_KEY, self._box, known_json(known, time.time()))
             self._known_at = time.monotonic()
         if first:
             pipeline.publish(WAKE_CHANNEL, self._box)
         pipeline.execute()
 
-    def withdraw(self, *, for_good: bool) -> None:
-        """The box is gone; `for_good`: and does not come back under this name."""
+    def withdraw(self) -> None:
+        """The box is gone."""
         self._redis.delete(box_key(self._box))
-        if for_good:
+        if self._for_a_while:
             self._redis.hdel(KNOWN_BOXES_KEY, self._box)
         self._redis.publish(WAKE_CHANNEL, self._box)
 

@@ -91,9 +91,9 @@ class BoxDuties:
             gpus, self._book.all(), cpu_slots=offer.cpu_slots, gpu_slots=offer.gpu_slots, draining=offer.draining
         )
 
-    def withdraw(self, *, for_good: bool = False) -> None:
+    def withdraw(self) -> None:
         """Tell the fleet that the box is gone."""
-        self._announcement.withdraw(for_good=for_good)
+        self._announcement.withdraw()
 
     # Sweeping
 

@@ -43,7 +43,12 @@ def lone_slot(settings: Settings, connection: redis.Redis, name: str) -> tuple[S
         offer.cpu_slots, offer.gpu_slots = (0, alive) if gpus else (alive, 0)
 
     announcement = Announcement(
-        box, own, labels=allocation.labels, until=allocation.until, cache=cache_id(os.environ)
+        box,
+        own,
+        labels=allocation.labels,
+        until=allocation.until,
+        cache=cache_id(os.environ),
+        for_a_while=allocation.name != "",
     )
     duties = BoxDuties(box, connection, offer=offer, watch=watch, announcement=announcement, refresh=count)
     return Slot(box.box, name, bool(gpus)), duties

@@ -27,6 +27,7 @@ from worker.fetcher_process import FetcherProcess
 from worker.gpu_inventory import Gpu, Inventory
 from worker.gpu_watch import GpuWatch
 from worker.gpu_worker import GIVE_BACK_SIGNAL
+from worker.lease_keeper import own_connection
 from worker.orphans import adopt_orphans, reap_orphans
 from worker.places import Place, jobs_at_once
 from worker.spool import tidy
@@ -35,6 +36,8 @@ from worker.stop_request import WRAP_UP_S
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.1
+#: A queue server that takes longer does not answer.
+_ANSWER_S = 2.0
 _KEEP_CACHES_S = 7 * 24 * 3600.0
 #: A box that is to end when idle does so after so long without work.
 IDLE_S = 5.0
@@ -103,7 +106,14 @@ class BoxSupervisor:
         cache = cache_id(os.environ)
         self._fetcher = FetcherProcess(settings, cache)
         self._redis = redis.Redis.from_url(settings.redis_address)
-        announcement = Announcement(settings, self._redis, labels=plan.labels, until=self._give_back_at, cache=cache)
+        announcement = Announcement(
+            settings,
+            own_connection(self._redis, _ANSWER_S),
+            labels=plan.labels,
+            until=self._give_back_at,
+            cache=cache,
+            for_a_while=plan.for_a_while,
+        )
         self._duties = BoxDuties(settings, self._redis, offer=self._offer, watch=watch, announcement=announcement)
         self._wanted = self._stage = Stage.WORK
         self._next_stage_at: float | None = None
@@ -205,7 +215,7 @@ class BoxSupervisor:
         self._fetcher.stop()
         self._duties.stop()
         try:
-            self._duties.withdraw(for_good=self._plan.for_a_while)
+            self._duties.withdraw()
         except redis.RedisError as error:
             logger.warning("the queue server does not answer: %s", error)
         self._watch.stop()
