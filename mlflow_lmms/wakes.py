@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import redis
-
+from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.fleet_orders import PLAN_WORD
 from mlflow_lmms.queue_connection import QueueConnection
 from mlflow_lmms.queue_keys import WAKE_CHANNEL
@@ -29,10 +28,11 @@ class Wakes:
         """
         until = time.monotonic() + timeout_s
         try:
-            if not self._listener.subscribed:
-                self._listener.subscribe(WAKE_CHANNEL)
-            return self._listen(until)
-        except redis.RedisError:
+            with self._connection.answering():
+                if not self._listener.subscribed:
+                    self._listener.subscribe(WAKE_CHANNEL)
+                return self._listen(until)
+        except UnavailableError:
             self._listener.close()
             time.sleep(min(_BETWEEN_TRIES_S, max(0.0, until - time.monotonic())))
             return False
