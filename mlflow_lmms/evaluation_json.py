@@ -8,13 +8,17 @@ from typing import Any
 
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.model_arguments import format_model_arguments
+from mlflow_lmms.planner.fleet import Wait
 
 
-def evaluation_json(evaluation: Evaluation, *, position: int | None = None) -> dict[str, Any]:
+def evaluation_json(
+    evaluation: Evaluation, *, position: int | None = None, wait: Wait | None = None
+) -> dict[str, Any]:
     """The evaluation as JSON values.
 
     Args:
         position: its place in the queue, 1 is next; None when it does not wait.
+        wait: why it waits, where the last plan says so.
     """
     return {
         "run_id": evaluation.run_id,
@@ -32,6 +36,7 @@ def evaluation_json(evaluation: Evaluation, *, position: int | None = None) -> d
         "ended_at": evaluation.ended_at,
         "cancel_requested": evaluation.cancel_requested,
         "position": position,
+        "wait": None if wait is None else {"cause": str(wait.cause), "reason": wait.reason},
         "worker": ", ".join(f"{part.box}/{part.slot}" for part in evaluation.parts if part.box) or None,
         "request": evaluation.request.model_dump(mode="json"),
         "resolved": evaluation.resolved.model_dump(mode="json"),

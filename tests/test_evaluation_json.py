@@ -10,6 +10,7 @@ import pytest
 
 from mlflow_lmms.evaluation import Evaluation, PartStatus, TaskStatus
 from mlflow_lmms.evaluation_json import command_line, evaluation_json
+from mlflow_lmms.planner.fleet import Cause, Wait
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.states import FailureClass, State
 from mlflow_lmms.work_order import ResolvedModel
@@ -32,6 +33,12 @@ def options(command: str) -> dict[str, str]:
     return {word: words[at + 1] for at, word in enumerate(words) if word.startswith("--") and at + 1 < len(words)}
 
 
+def test_it_says_why_it_waits() -> None:
+    wait = Wait("run-0", Cause.BUSY, "waits for a GPU: all that suit are taken")
+    told = json.loads(json.dumps(evaluation_json(evaluation(), position=1, wait=wait)))["wait"]
+    assert told == {"cause": "busy", "reason": "waits for a GPU: all that suit are taken"}
+
+
 def test_it_is_plain_values() -> None:
     found = json.loads(json.dumps(evaluation_json(evaluation(), position=3)))
     assert (found["state"], found["worker"], found["position"]) == ("failed", "box/cpu0", 3)
@@ -39,9 +46,10 @@ def test_it_is_plain_values() -> None:
         {
             "task": "a", "part": "0", "state": "failed", "attempt": 2, "automatic_retries": 1, "failure": "judge",
             "message": "m", "log_tail": "l", "started_at": 1.0, "ended_at": 2.0, "samples": None, "metric": None,
-            "score": None,
+            "score": None, "retries": {},
         }
     ]  # fmt: skip
+    assert found["wait"] is None
     assert EvaluationRequest.parse(found["request"]).tasks == ("a", "b")
 
 

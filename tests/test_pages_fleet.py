@@ -11,10 +11,11 @@ import fleet_world
 import pytest
 import redis
 from browser import NoBrowser, WatchedPage, chromium
-from evaluation_world import EVIL, Seeded
+from evaluation_world import Seeded
 from flask.testing import FlaskClient
 from mlflow_process import MlflowProcess
 from playwright.sync_api import Browser, expect
+from runner_output import EVIL
 
 from mlflow_lmms.evaluation_queue import EvaluationQueue
 from mlflow_lmms.fleet_view import FleetView
@@ -92,6 +93,8 @@ def test_a_waiting_evaluation_says_why(seeded: Seeded, visitor: FlaskClient) -> 
     other = job_id(seeded.running, "0")
     fleet_world.wait(connection, seeded.queued, Cause.RESERVED_FOR_OTHER, f"kept for {other}")
     page = opened(visitor, path)
+    told = visitor.get(f"/lmms/api/v1/evaluations/{seeded.queued}").get_json()["wait"]
+    assert told == {"cause": "reserved_for_other", "reason": "kept for another evaluation"}
     assert "Waits because</dt><dd>kept for another evaluation" in page
     assert "kept for another evaluation" in opened(visitor, "/lmms/evaluations?state=queued")
     fleet_world.wait(connection, seeded.queued, Cause.NEVER_FITS, "it needs 4 GPUs, and the most is 1")

@@ -78,6 +78,8 @@ def _show(evaluation: dict[str, Any]) -> None:
         "worker": evaluation["worker"] or "–",
         "command": evaluation["command"],
     }
+    if evaluation.get("wait"):
+        facts["waits"] = evaluation["wait"]["reason"]
     out = console()
     for name, value in facts.items():
         out.print(f"{name:<10} {value}", markup=False, highlight=False, soft_wrap=True)

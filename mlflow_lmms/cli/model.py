@@ -40,6 +40,7 @@ def model() -> None:
 @click.option("--environment", help="Evaluation environment that it needs.")
 @click.option("--parent-run", help="MLflow run that trained it.")
 @click.option("--gpus", type=click.IntRange(0), help="GPUs that it needs.  [default: 1, 0 for API models]")
+@click.option("--gpu-memory-gb", type=float, help="Memory that it needs on each GPU, in GB.  [default: estimated]")
 @format_option
 def register(name: str, model_args: str, modalities: str | None, **description: Any) -> None:
     """Make a version of the registered model NAME that `submit --model models:/NAME/VERSION` can evaluate."""

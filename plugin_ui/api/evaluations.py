@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from flask import jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict
@@ -9,12 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_json import evaluation_json
+from mlflow_lmms.planner.fleet import Wait
 from mlflow_lmms.request import EvaluationRequest, TaskName
 from mlflow_lmms.states import State
 from plugin_ui.api.parsing import json_object, parse_body, seconds, whole_number
 from plugin_ui.narrowing import narrowed, parse_state
 from plugin_ui.permissions import EDIT, READ, readable_experiments, requires
-from plugin_ui.queue_places import queue_places
+from plugin_ui.queue_places import queue_places, queue_waits
 from plugin_ui.services import services
 from plugin_ui.submit_request import submit_for_caller
 
@@ -40,20 +43,20 @@ def search() -> ResponseReturnValue:
         before=seconds("before"),
         limit=whole_number("limit", 100, 1, 1000),
     )
-    places = _places()
-    return jsonify({"evaluations": [_as_json(evaluation, places) for evaluation in found]})
+    queue = _queue()
+    return jsonify({"evaluations": [_as_json(evaluation, queue) for evaluation in found]})
 
 
 @requires(READ, run="run_id")
 def read(run_id: str) -> ResponseReturnValue:
     """One evaluation with its tasks."""
-    return jsonify(_as_json(services().evaluation(run_id), _places()))
+    return jsonify(_as_json(services().evaluation(run_id), _queue()))
 
 
 @requires(EDIT, run="run_id")
 def cancel(run_id: str) -> ResponseReturnValue:
     """Stop it; the answer is the evaluation as it stands, which a worker may still be leaving."""
-    return jsonify(_as_json(services().lifecycle.cancel(run_id), {}))
+    return jsonify(_as_json(services().lifecycle.cancel(run_id), _Queue()))
 
 
 @requires(EDIT, run="run_id")
@@ -79,13 +82,25 @@ def rescore(run_id: str) -> ResponseReturnValue:
     return jsonify({"run_id": run_id, "tasks": tasks})
 
 
-def _places() -> dict[str, int]:
+@dataclass(frozen=True)
+class _Queue:
+    """Places and reasons of the runs that wait."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    waits: dict[str, Wait] = field(default_factory=dict)
+
+
+def _queue() -> _Queue:
+    core = services()
     try:
-        return queue_places(services().queue.queued())
+        waiting = core.queue.queued()
+        return _Queue(queue_places(waiting), queue_waits(waiting, core.fleet.waits()))
     except UnavailableError:
-        return {}  # the tables still tell everything else
+        return _Queue()  # the tables still tell everything else
 
 
-def _as_json(evaluation: Evaluation, places: dict[str, int]) -> dict[str, object]:
-    position = places.get(evaluation.run_id) if evaluation.state is State.QUEUED else None
-    return evaluation_json(evaluation, position=position)
+def _as_json(evaluation: Evaluation, queue: _Queue) -> dict[str, object]:
+    if evaluation.state is not State.QUEUED:
+        return evaluation_json(evaluation)
+    run_id = evaluation.run_id
+    return evaluation_json(evaluation, position=queue.places.get(run_id), wait=queue.waits.get(run_id))

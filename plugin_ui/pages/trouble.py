@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.planner.fleet import Cause, Wait
-from mlflow_lmms.queue_keys import BoxReport, split_job_id
+from mlflow_lmms.queue_keys import BoxReport
 from mlflow_lmms.services import Services
 from mlflow_lmms.states import State
-from plugin_ui.fleet_status import without_names
-from plugin_ui.queue_places import queue_places
+from plugin_ui.queue_places import queue_places, queue_waits
 
 _WORKER = "mlflow-lmms worker"
 #: Reasons to wait that do not go away by themselves.
@@ -48,17 +46,7 @@ def look_at_queue(core: Services) -> QueueView:
         waiting, boxes, waits = core.queue.queued(), tuple(core.fleet.boxes()), core.fleet.waits()
     except UnavailableError as error:
         return QueueView({}, (), {}, no_queue_server(error))
-    return QueueView(queue_places(waiting), boxes, _by_run(waiting, waits), None if boxes else no_worker())
-
-
-def _by_run(waiting: list[str], waits: Mapping[str, Wait]) -> dict[str, Wait]:
-    """The reason of each run's first waiting part."""
-    found: dict[str, Wait] = {}
-    for job in waiting:
-        if job in waits:
-            wait = waits[job]
-            found.setdefault(split_job_id(job)[0], replace(wait, reason=without_names(wait.reason)))
-    return found
+    return QueueView(queue_places(waiting), boxes, queue_waits(waiting, waits), None if boxes else no_worker())
 
 
 def waiting_trouble(view: QueueView, evaluation: Evaluation) -> Trouble | None:
