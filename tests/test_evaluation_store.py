@@ -220,8 +220,8 @@ def test_automatic_retries_are_counted_until_a_user_retries(store: EvaluationSto
     store.add(evaluation("run", task("a")))
     for token in (1, 2):
         store.claim("run", "0", token=token, **BOX)
-        told = {"budget": Budget.CRASH, "message": "lost"}
-        assert store.requeue("run", ["a"], automatic=True, token=token, **told) == ["a"]
+        requeued = store.requeue("run", ["a"], automatic=True, budget=Budget.CRASH, token=token, message="lost")
+        assert requeued == ["a"]
     (one,) = store.get("run").tasks
     assert (one.attempt, one.automatic_retries, one.retries, one.message) == (3, 2, {"crash": 2}, "lost")
     store.claim("run", "0", token=3, **BOX)

@@ -127,7 +127,7 @@ class Checkpoint:
             place = self._client.get_run(self._held.run_id).info.artifact_uri
             store = get_artifact_repository(place, tracking_uri=self._client.tracking_uri)
             for token in gone:
-                store.delete_artifacts(f"{Artifact.CHECKPOINT}/{self._name(token)}")
+                store.delete_artifacts(f"{Artifact.CHECKPOINT}/{self._name(token)}")  # type: ignore[no-untyped-call]
         except (*_AWAY, NotImplementedError) as error:  # a user who may not delete, or a store that cannot
             logger.info("old checkpoints of run %s stay: %s", self._held.run_id, error)
 
