@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).parents[1]
 PROBE = Path(__file__).parent / "runner_probe"
-DEADLINE_S = 240
+DEADLINE_S = 480
 
 
 @dataclass

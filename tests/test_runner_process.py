@@ -217,7 +217,8 @@ def _journal(path: Path) -> list[list[Any]]:
 def test_killed_run_asks_only_for_what_is_missing(runner: Runner, mixed: Outcome, tmp_path: Path) -> None:
     """Killed within the second task: of the first only the empty answer is asked again, sampled answers are kept."""
     journals = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
-    died_at = 60 + 29  # 60 requests of the first task, then three chunks of 8 and a part of the fourth
+    kept_answers = 2 + 4 * 6  # a first document, then chunks of 5 % of the 120 requests
+    died_at = 60 + kept_answers + 3  # all requests of the first task, and a part of a chunk of the second
     dying = {"PROBE_JOURNAL": str(journals[0]), "PROBE_KILL_AFTER": str(died_at)}
     killed = runner.run(tmp_path, environment=dying, tasks=list(GOOD))
     assert killed.status == -signal.SIGKILL
@@ -225,14 +226,17 @@ def test_killed_run_asks_only_for_what_is_missing(runner: Runner, mixed: Outcome
 
     resumed = runner.run(tmp_path, environment={"PROBE_JOURNAL": str(journals[1])}, tasks=list(GOOD), attempt=2)
     assert resumed.status == 0
-    assert Counter(task for task, *_ in _journal(journals[1])) == {"probe_sum": 1, "probe_sampled": 120 - 24}
+    assert Counter(task for task, *_ in _journal(journals[1])) == {
+        "probe_sum": 1,
+        "probe_sampled": 120 - kept_answers,
+    }
     for task in GOOD:
         assert resumed.result(task)["metrics"] == mixed.result(task)["metrics"]
         assert resumed.result(task)["attempt"] == 2
 
-    kept = [answer for task, _, _, answer in _journal(journals[0]) if task == "probe_sampled"][:24]
+    kept = [answer for task, _, _, answer in _journal(journals[0]) if task == "probe_sampled"][:kept_answers]
     responses = [answer for row in resumed.samples("probe_sampled") for answer in row["responses"]]
-    assert responses[:24] == kept
+    assert responses[:kept_answers] == kept
     assert resumed.samples("probe_sum")[13]["responses"] == [""]
 
 
