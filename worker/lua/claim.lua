@@ -68,7 +68,10 @@ local function claim_planned(room)
   return false
 end
 
-local function claim_fitting(room, queue, job)
+-- `most` is known beforehand: what a full box cannot take is passed over at the price of one look.
+local function claim_fitting(room, queue, job, most)
+  local gpus_needed = number(redis.call('HGET', need_key(job), 'gpus'))
+  if gpus_needed and (gpus_needed > most or with_gpus ~= (gpus_needed > 0)) then return nil end
   local need = startable(queue, job)
   if not need or not suits(need, room) or not in_time(need, room) then return nil end
   local gpus, memory = choose(need, room)
@@ -76,15 +79,16 @@ local function claim_fitting(room, queue, job)
 end
 
 local function claim_greedily(room)
+  local most = most_gpus(room)
   for _, queue in ipairs(queues) do
     for _, job in ipairs(cjson.decode(ARGV[6])) do
-      local claimed = redis.call('LPOS', queue, job) and claim_fitting(room, queue, job)
+      local claimed = redis.call('LPOS', queue, job) and claim_fitting(room, queue, job, most)
       if claimed then return claimed end
     end
   end
   for _, queue in ipairs(queues) do
     for _, job in ipairs(redis.call('LRANGE', queue, 0, -1)) do
-      local claimed = claim_fitting(room, queue, job)
+      local claimed = claim_fitting(room, queue, job, most)
       if claimed then return claimed end
     end
   end

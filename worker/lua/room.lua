@@ -67,6 +67,15 @@ local function left(device)
   return device.own
 end
 
+-- The most GPUs that one job could be given now; what it asks for beyond their number is not looked at.
+local function most_gpus(room)
+  local most = 0
+  for _, device in ipairs(room.sorted) do
+    if device.usable and (room.shares or (device.idle and device.clean)) then most = most + 1 end
+  end
+  return room.gpu_jobs_left > 0 and most or 0
+end
+
 -- Whether just these GPUs can be given to a job, whole or as much memory of each; no GPU: a slot.
 local function has_room(room, gpus, memory)
   if #gpus == 0 then return room.cpu_left > 0 end
