@@ -89,7 +89,8 @@ def test_the_keyboard_reaches_the_tabs(open_server: MlflowProcess, page: Page) -
         reached.append(page.evaluate("document.activeElement.getAttribute('aria-label')"))
     assert reached == list(TABS)
     page.keyboard.press("Enter")
-    expect(page).to_have_url(f"{open_server.url}/lmms/evaluations/new")
+    # The form's first visitor waits for the catalogue to be read.
+    expect(page).to_have_url(f"{open_server.url}/lmms/evaluations/new", timeout=30_000)
 
 
 def test_a_changed_mlflow_page_is_left_alone(open_server: MlflowProcess, page: Page) -> None:

@@ -164,6 +164,7 @@ def test_every_page_has_contrast_and_is_not_cut_off(
     for path in (
         "leaderboard?partial=1",
         "evaluations",
+        "fleet",
         "evaluations/new",
         f"evaluations/{finished}",
         f"evaluations/{finished}/samples/digits_robust?wrong=1",
