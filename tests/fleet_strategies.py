@@ -58,7 +58,7 @@ def jobs(draw: st.DrawFn, run: str) -> Job:
         run=run,
         part="p0",
         user=draw(st.sampled_from(["alice", "bob"])),
-        gpus=draw(st.sampled_from([0, 1, 1, 1, 2, 3])),
+        gpus=draw(st.sampled_from([2, 1, 1, 2, 0, 3])),
         queued_at=0.0,
         memory=draw(st.none() | sizes),
         least_memory=draw(sizes) if draw(rarely) else None,

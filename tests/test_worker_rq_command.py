@@ -63,7 +63,7 @@ class Workers:
             pipeline.delete(PLAN_STARTS_KEY)
             for start in starts:
                 pipeline.hset(PLAN_STARTS_KEY, start.job, start_json(start))
-            seconds: tuple[int, int] = self.redis.time()  # type: ignore[assignment]
+            seconds: tuple[int, int] = self.redis.time()
             pipeline.set(PLAN_AT_KEY, seconds[0] + 3600)  # stays fresh for as long as the test takes
             pipeline.execute()
 
