@@ -88,6 +88,17 @@ JOB_CHANGES: tuple[dict[str, Any], ...] = (
 )
 
 
+def gpu_variants(state: FleetState, start: Start) -> Iterator[tuple[FleetState, Start]]:
+    """What may have become of the first GPU of a start."""
+    yield state, start
+    for changes in GPU_CHANGES:
+        yield changed_gpu(state, start.box, start.gpus[0], changes), start
+    for holder, memory in (("x-p0", None), ("x-p0", GIB), ("x-p0", 79 * GIB), (start.job, GIB)):
+        lease = Lease(holder, "bob", start.box, start.gpus[:1], 0.0, None, memory)
+        yield replace(state, leases=(*state.leases, lease)), start
+        yield replace(state, leases=(*state.leases, replace(lease, box="elsewhere"))), start
+
+
 def variants(state: FleetState, start: Start) -> Iterator[tuple[FleetState, Start]]:
     """What a fleet, and a start that was planned for it, may have become meanwhile: one thing changed at a time."""
     yield state, start
@@ -96,13 +107,13 @@ def variants(state: FleetState, start: Start) -> Iterator[tuple[FleetState, Star
         yield changed_box(state, start.box, changes), start
     for changes in JOB_CHANGES:
         yield changed_job(state, start.job, changes), start
+    if not start.gpus:
+        others = tuple(Lease(f"x{number}-p0", "bob", start.box, (), 0.0) for number in range(2))
+        yield replace(state, leases=(*state.leases, *others)), start
     for gpu in start.gpus[:1]:
-        for changes in GPU_CHANGES:
-            yield changed_gpu(state, start.box, gpu, changes), start
-        for holder, memory in (("x-p0", None), ("x-p0", GIB), ("x-p0", 79 * GIB), (start.job, GIB)):
-            lease = Lease(holder, "bob", start.box, (gpu,), 0.0, None, memory)
-            yield replace(state, leases=(*state.leases, lease)), start
-            yield replace(state, leases=(*state.leases, replace(lease, box="elsewhere"))), start
+        yield from gpu_variants(state, start)
+        shared = changed_job(changed_box(state, start.box, {"shares_gpus": True}), start.job, {"gpus": 1})
+        yield from gpu_variants(shared, replace(start, gpus=(gpu,), memory=2 * GIB))
         yield state, replace(start, gpus=start.gpus[1:])
         yield state, replace(start, gpus=(*start.gpus, gpu))
         yield state, replace(start, gpus=(*start.gpus[1:], "gone"))
@@ -121,8 +132,8 @@ def test_the_claim_admits_a_planned_start_just_when_the_planner_does(
     made = plan(state, now)
     assume(made.starts)
     job = {job.id: job for job in state.jobs}
-    largest = max(made.starts, key=lambda start: len(start.gpus))
-    planned = data.draw(st.sampled_from([largest, *made.starts]))
+    by_size = sorted(made.starts, key=lambda start: len(start.gpus))
+    planned = data.draw(st.sampled_from([by_size[0], by_size[-1]]))
     for fleet, start in variants(state, planned):
         Written(connection).fleet(fleet, quarantine)
         publish(connection, book, start)
