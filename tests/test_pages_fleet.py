@@ -128,6 +128,7 @@ def test_a_pasted_command_fills_the_form_in(visitor: FlaskClient) -> None:
         assert f'value="{value}"' in answer.text
     assert "<option selected>data-parallel</option>" in answer.text
     assert "--output_path: the MLflow run keeps" in answer.text
+    assert re.search(r'evaluations/new" aria-current="page"', answer.text)
 
 
 def test_a_command_that_is_none_says_why(visitor: FlaskClient) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+from rich.console import Console
 from rich.live import Live
 
 from mlflow_lmms.cli.fleet_tables import fleet_tables
@@ -35,10 +36,17 @@ def fleet(context: click.Context, as_json: bool, watch: bool) -> None:
         print_json(client.fleet())
         return
     out = console()
-    if not watch:
+    if watch and out.is_terminal:
+        _watch(client, out)
+    out.print(fleet_tables(client.fleet()))
+    while watch:
+        time.sleep(_WATCH_S)
         out.print(fleet_tables(client.fleet()))
-        return
-    with Live(fleet_tables(client.fleet()), console=out, screen=out.is_terminal, auto_refresh=False) as live:
+
+
+def _watch(client: Client, out: Console) -> NoReturn:
+    """Draw the fleet on the whole screen, until Ctrl-C."""
+    with Live(fleet_tables(client.fleet()), console=out, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(_WATCH_S)
             live.update(fleet_tables(client.fleet()), refresh=True)

@@ -65,7 +65,7 @@ _TABS = (
         "lmms.new_evaluation",
         "New evaluation",
         "new",
-        frozenset({"lmms.new_evaluation", "lmms.submit_evaluation"}),
+        frozenset({"lmms.new_evaluation", "lmms.submit_evaluation", "lmms.paste_command"}),
     ),
 )
 
