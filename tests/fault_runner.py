@@ -66,6 +66,9 @@ class Evaluation:
             kept.with_suffix(".new").replace(kept)
             counts = {"done": done, "total": self.documents, "rate": None, "eta_s": None}
             event("progress", task=task, phase="generate", **counts)
+        for own in ("overtime", "silent"):  # phases that only a fault test has, with limits of their own
+            if self.told.get("linger") == own:
+                self.phase(task, own)
         self.phase(task, "score")
         self.phase(task, "write")
         self.write(task)
@@ -96,7 +99,8 @@ class Evaluation:
             return
         self.note(f"lingers {name}")
         while not (self.control / "go").exists():
-            event("heartbeat")
+            if name != "silent":
+                event("heartbeat")
             time.sleep(0.05)
 
     def start_family(self) -> None:

@@ -249,6 +249,8 @@ class FaultWorld:
             "MLFLOW_LMMS_LEASE_TTL_S": str(self.ttl_s),
             "MLFLOW_LMMS_TASK_FOLDERS": str(self.tasks),
             "MLFLOW_LMMS_RATE_LIMIT": "1000000 per minute",
+            "MLFLOW_LMMS_PHASE_DEADLINES_S": "overtime=2",
+            "MLFLOW_LMMS_NO_PROGRESS_S": "silent=2,other=1800",
             "HF_HUB_OFFLINE": "1",
         }
         server = MlflowProcess(self.folder / "server", self.redis_url, template=self.template, environ=environ)

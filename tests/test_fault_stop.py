@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 
 import psutil
 import pytest
 from fault_report import FaultReport
 from fault_world import Box, FaultWorld, Run, alive, environ_of, until, words
-from mlflow_process import MlflowProcess
 from rq.command import send_stop_job_command
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -21,9 +19,9 @@ def stop_by_rq(run: Run) -> None:
     send_stop_job_command(run.world.redis, run.job, serializer=JSONSerializer)
 
 
-def family(run: Run) -> list[psutil.Process]:
+def family(run: Run, phase: str = "generate") -> list[psutil.Process]:
     """The processes of a runner with children: one in its group, one of `subprocess.run`, one under setsid."""
-    run.linger("generate")
+    run.linger(phase)
 
     def sleeping() -> list[int]:
         return [process.pid for process in run.processes() if words(process)[:1] == ["sleep"]]
@@ -74,26 +72,16 @@ def test_a_process_that_ignores_the_request_is_killed(fault_world: FaultWorld, b
     fault.settles(fault_world, [run], as_state="cancelled")
 
 
-@pytest.fixture(scope="module")
-def hasty(fault_world: FaultWorld) -> Iterator[FaultWorld]:
-    """The world while its server gives a part few seconds."""
-    before = fault_world.server
-    before.stop()
-    environ = {**before.environ, "MLFLOW_LMMS_DEADLINE_S": "3"}
-    fault_world.server = MlflowProcess(before.folder, before.redis_url, environ=environ, port=before.port).start()
-    yield fault_world
-    fault_world.server.stop()
-    fault_world.server = before.start()
-
-
+@pytest.mark.parametrize("phase", ["overtime", "silent"])
 @pytest.mark.fault("A", "job timeout: Popen and subprocess.run, children and grandchild")
-def test_a_job_over_its_time_leaves_nobody(hasty: FaultWorld, box: Box, fault: FaultReport) -> None:
-    run = hasty.submit(linger="generate", family=1)
-    tree = family(run)
+def test_a_job_over_its_time_leaves_nobody(fault_world: FaultWorld, box: Box, fault: FaultReport, phase: str) -> None:
+    run = fault_world.submit(linger=phase, family=1)
+    tree = family(run, phase)
+    fault.note = {"overtime": "longer than its phase may take", "silent": "no progress"}[phase]
     fault.strikes()
     until(lambda: not any(map(alive, tree)), "the processes to end")
     fault.mended()
-    fault.settles(hasty, [run], as_state="failed")
+    fault.settles(fault_world, [run], as_state="failed")
     assert run.facts()["tasks"][0]["failure"] == "timeout"
 
 
