@@ -52,7 +52,7 @@ def mark() -> Iterator[str]:
     mark, before = f"test-{uuid.uuid4().hex}.p0#1", escaped(set())
     yield mark
     kill_all(mark)
-    cgroup.remove(mark)
+    cgroup.tidy()
     for pid in escaped(before):
         # Another test may have started one: only those without any environment are ours.
         if Path(f"/proc/{pid}/environ").read_bytes() == b"":

@@ -14,11 +14,13 @@ _PROC = Path("/proc")
 _MOUNTS = _PROC / "self" / "mountinfo"
 #: What the line of the unified hierarchy begins with in ``/proc/<pid>/cgroup``.
 _UNIFIED = "0::"
+_PREFIX = "lmms-"
+_ATTEMPTS = 3
 
 
 def group_name(mark: str) -> str:
     """Name of the group of the processes with this mark."""
-    return f"lmms-{hashlib.sha256(mark.encode()).hexdigest()[:24]}"
+    return f"{_PREFIX}{hashlib.sha256(mark.encode()).hexdigest()[:24]}"
 
 
 def own_group() -> Path | None:
@@ -46,14 +48,17 @@ def add(mark: str, pid: int) -> bool:
     if own is None:
         return False
     group = own / group_name(mark)
-    try:
-        group.mkdir(exist_ok=True)
-        (group / "cgroup.procs").write_text(str(pid))
-    except OSError:
-        with suppress(OSError):
-            group.rmdir()
-        return False
-    return True
+    for _ in range(_ATTEMPTS):
+        try:
+            group.mkdir(exist_ok=True)
+            (group / "cgroup.procs").write_text(str(pid))
+            return True
+        except FileNotFoundError:  # another slot has just tidied up
+            continue
+        except OSError:
+            break
+    tidy()
+    return False
 
 
 def kill(mark: str) -> None:
@@ -63,11 +68,11 @@ def kill(mark: str) -> None:
             (own / group_name(mark) / "cgroup.kill").write_text("1")
 
 
-def remove(mark: str) -> None:
-    """Remove the mark's group, if nothing is left in it."""
-    if (own := own_group()) is not None:
-        with suppress(OSError):
-            (own / group_name(mark)).rmdir()
+def tidy() -> None:
+    """Remove the groups in which nothing is left, also those of workers that were killed."""
+    for group in () if (own := own_group()) is None else own.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # it is in use, or gone
+            group.rmdir()
 
 
 def holds(mark: str, pid: int) -> bool:

@@ -85,7 +85,7 @@ def kill_all(mark: str, patience_s: float = 10.0) -> int:
                 killed.add((process.pid, process.started))
         cgroup.kill(mark)
         time.sleep(_LOOK_EVERY_S)
-    cgroup.remove(mark)
+    cgroup.tidy()
     return len(killed)
 
 
