@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from mlflow_lmms.evaluation_queue import Lease
 from mlflow_lmms.planner.fleet import (
@@ -41,11 +42,18 @@ from mlflow_lmms.queue_keys import (
 #: A box that has not been seen for so long is no part of the fleet any more.
 KNOWN_FOR_S = 30 * 24 * 3600
 _SCAN = 1000
+#: What reading an entry raises that none of our programs wrote: one of them must not stop the planning for all.
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 _STATES = {"paused": BoxState.PAUSED, "drained": BoxState.DRAINED}
 
 
+_Entry = TypeVar("_Entry")
+_Told = TypeVar("_Told")
+_log = logging.getLogger(__name__)
+
+
 class FleetView:
-    """Reads what boxes announce and what the queue holds.
+    """Reads what boxes announce and what the queue holds; an entry that cannot be read is logged and left out.
 
     Every method raises `UnavailableError` when the queue server does not answer.
     """
@@ -65,17 +73,18 @@ class FleetView:
         """The boxes that announced themselves within the last seconds, by name."""
         with self._connection.answering():
             hashes = self._hashes(self._redis.scan_iter(BOXES_PATTERN, count=_SCAN))
-        return sorted((BoxReport.from_fields(fields) for fields in hashes if fields), key=lambda report: report.box)
+        found = (_sound("box", BoxReport.from_fields, fields) for fields in hashes if fields)
+        return sorted((report for report in found if report is not None), key=lambda report: report.box)
 
     def known(self) -> dict[str, tuple[BoxReport, float]]:
         """Every box that was seen in the last 30 days, with the time; those that are away too, and may come back."""
         with self._connection.answering():
             entries: Any = self._redis.hgetall(KNOWN_BOXES_KEY)
             now = self._connection.now()
-        found = {box: known_from_json(text) for box, text in entries.items()}
+        found = {box: _sound(f"{KNOWN_BOXES_KEY} {box}", known_from_json, text) for box, text in entries.items()}
         return {
             box: (report, seen_at)
-            for box, (report, seen_at) in found.items()
+            for box, (report, seen_at) in ((box, told) for box, told in found.items() if told is not None)
             if seen_at > now - KNOWN_FOR_S and (report.until is None or report.until > now)
         }
 
@@ -90,24 +99,27 @@ class FleetView:
         with self._connection.answering():
             entries: Any = self._redis.zrange(LEASES_KEY, 0, -1, withscores=True)
             hashes = self._hashes(lease_key(job) for job, _ in entries)
-        return {
-            job: Lease.from_fields(job, fields, float(expires_at))
-            for (job, expires_at), fields in zip(entries, hashes, strict=True)
+        found = {
+            job: _sound(lease_key(job), lambda told, job=job, at=at: Lease.from_fields(job, told, float(at)), fields)
+            for (job, at), fields in zip(entries, hashes, strict=True)
             if fields
         }
+        return {job: lease for job, lease in found.items() if lease is not None}
 
     def reservation(self) -> Reservation | None:
         """What GPUs are kept for whom by the last plan."""
         with self._connection.answering():
             text: Any = self._redis.get(RESERVATION_KEY)
-        return reservation_from_json(text) if text else None
+        return _sound(RESERVATION_KEY, reservation_from_json, text) if text else None
 
     def waits(self) -> dict[str, Wait]:
         """Why each waiting job waits, by the last plan."""
         with self._connection.answering():
             entries: Any = self._redis.hgetall(WAITS_KEY)
-        told = {job: json.loads(text) for job, text in entries.items()}
-        return {job: Wait(job, Cause(one["cause"]), one["reason"]) for job, one in told.items()}
+        found = {
+            job: _sound(f"{WAITS_KEY} {job}", lambda told, job=job: _wait(job, told), entries[job]) for job in entries
+        }
+        return {job: wait for job, wait in found.items() if wait is not None}
 
     def waiting(self) -> list[str]:
         """Ids of the waiting jobs, in the order of the queues."""
@@ -175,8 +187,21 @@ class FleetView:
             return frozenset(uuid for uuid, there in zip(every, pipeline.execute(), strict=True) if there)
 
 
+def _sound(name: str, read: Callable[[_Entry], _Told], entry: _Entry) -> _Told | None:
+    try:
+        return read(entry)
+    except _DAMAGED as error:
+        _log.warning("the queue server's entry %s cannot be read and is left out: %r", name, error)
+        return None
+
+
+def _wait(job: str, text: str) -> Wait:
+    told = json.loads(text)
+    return Wait(job, Cause(told["cause"]), told["reason"])
+
+
 def _job(fields: Mapping[str, str]) -> Job | None:
-    return job_from_need(fields) if fields else None
+    return _sound("what a job needs", job_from_need, fields) if fields else None
 
 
 def _state(report: BoxReport, states: Mapping[str, str]) -> BoxState:

@@ -22,6 +22,8 @@ from mlflow_lmms.queue_keys import (
     LEASES_KEY,
     PLAN_AT_KEY,
     PLAN_STARTS_KEY,
+    RESERVATION_KEY,
+    WAITS_KEY,
     WAKE_CHANNEL,
     GpuReport,
     known_json,
@@ -68,6 +70,22 @@ def test_a_box_of_an_old_version_or_a_bare_one_is_no_error(view: FleetView, conn
     connection.hset("lmms:box:b", mapping={"box": "b", "gpus": '[{"uuid": "g"}]', "surprise": "1"})
     (report,) = view.boxes()
     assert (report.box, report.gpus, report.cpu_slots) == ("b", (GpuReport("g", ""),), 0)
+
+
+def test_a_damaged_entry_is_left_out_and_hides_no_other(view: FleetView, connection: redis.Redis) -> None:
+    announce(connection, "sound")
+    connection.hset("lmms:box:bad", mapping={"box": "bad", "gpus": "{"})
+    connection.hset(KNOWN_BOXES_KEY, mapping={"bad": "[]", "worse": "{"})
+    connection.hset(need_key("bad-0"), mapping={"run": "bad", "gpus": "many"})
+    connection.rpush("rq:queue:lmms-normal", "bad-0")
+    connection.hset(WAITS_KEY, mapping={"bad-0": "null", "sound-0": '{"cause": "gpus", "reason": "r"}'})
+    connection.set(RESERVATION_KEY, '{"surprise": 1}')
+    connection.hset(lease_key("bad-1"), mapping={"box": "a", "gpus": "{", "token": "x"})
+    connection.zadd(LEASES_KEY, {"bad-1": view.now() + 60})
+    state = view.state(Quotas(), {})
+    assert [box.name for box in state.boxes] == ["sound"]
+    assert (state.jobs, state.leases, state.reservation) == ((), (), None)
+    assert "bad-0" not in view.waits()
 
 
 def test_a_gpu_in_quarantine_is_of_no_use(view: FleetView, connection: redis.Redis) -> None:
