@@ -100,7 +100,11 @@ class Announcement:
     def _forget_long_gone(self) -> None:
         entries: Any = self._redis.hgetall(KNOWN_BOXES_KEY)
         for box, text in entries.items():
-            if time.time() - known_from_json(text)[1] > _KNOWN_FOR_S:
+            try:
+                seen_at = known_from_json(text)[1]
+            except (ValueError, KeyError, TypeError, AttributeError):  # no program of ours wrote it
+                continue
+            if time.time() - seen_at > _KNOWN_FOR_S:
                 self._redis.hdel(KNOWN_BOXES_KEY, box)
 
     def _quarantined(self, gpus: Sequence[Gpu]) -> set[str]:
