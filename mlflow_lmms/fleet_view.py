@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from mlflow_lmms.evaluation_queue import Lease
@@ -100,7 +101,7 @@ class FleetView:
             entries: Any = self._redis.zrange(LEASES_KEY, 0, -1, withscores=True)
             hashes = self._hashes(lease_key(job) for job, _ in entries)
         found = {
-            job: _sound(lease_key(job), lambda told, job=job, at=at: Lease.from_fields(job, told, float(at)), fields)
+            job: _sound(lease_key(job), partial(Lease.from_fields, job, expires_at=float(at)), fields)
             for (job, at), fields in zip(entries, hashes, strict=True)
             if fields
         }
@@ -116,9 +117,7 @@ class FleetView:
         """Why each waiting job waits, by the last plan."""
         with self._connection.answering():
             entries: Any = self._redis.hgetall(WAITS_KEY)
-        found = {
-            job: _sound(f"{WAITS_KEY} {job}", lambda told, job=job: _wait(job, told), entries[job]) for job in entries
-        }
+        found = {job: _sound(f"{WAITS_KEY} {job}", partial(_wait, job), entries[job]) for job in entries}
         return {job: wait for job, wait in found.items() if wait is not None}
 
     def waiting(self) -> list[str]:
