@@ -18,6 +18,12 @@ from mlflow_lmms.evaluation_queue import job_id
 from mlflow_lmms.queue_keys import BOX_STATE_KEY, KNOWN_BOXES_KEY, known_from_json
 
 
+@pytest.fixture
+def box(supervised_box: Box) -> Box:
+    """A worker command of this test's own."""
+    return supervised_box
+
+
 def test_a_box_announces_itself_takes_work_and_gives_it_back(box: Box) -> None:
     process = box.start("--cpu-slots", "2", "--environment", f"other={sys.executable}", "--label", "quiet")
     told = box.report()

@@ -6,10 +6,17 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from fake_nvml import GIB, FakeDriver, uuid_of
 from worker_box import RUN, Box, wait_for
 
 from mlflow_lmms.queue_keys import KNOWN_BOXES_KEY, box_key
+
+
+@pytest.fixture
+def box(supervised_box: Box) -> Box:
+    """A worker command of this test's own."""
+    return supervised_box
 
 
 def test_every_gpu_gets_a_slot_and_two_parts_never_share_one(box: Box, driver: FakeDriver) -> None:

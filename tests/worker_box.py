@@ -114,7 +114,7 @@ class Box:
 
 
 @pytest.fixture
-def box(empty_valkey: str, tmp_path: Path) -> Iterator[Box]:
+def supervised_box(empty_valkey: str, tmp_path: Path) -> Iterator[Box]:
     box = Box(empty_valkey, tmp_path)
     yield box
     box.close()
