@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import psutil
 import pytest
@@ -10,7 +11,9 @@ from fault_report import FaultReport
 from fault_world import Box, FaultWorld, alive, until
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
+from waiting_job import waiting
 
+from mlflow_lmms.queue_keys import need_fields
 from worker.safe_job import SafeJob
 
 
@@ -91,7 +94,8 @@ def test_an_evil_job_does_nothing_and_the_next_one_runs(
         fields |= {"success_callback_name": "os.abort", "failure_callback_name": "os.abort"}
     fields["data"] = data or json.dumps(EVIL[kind]).replace("{}", str(target)).encode()
     fault_world.redis.hset(f"rq:job:{ident}", mapping=fields)  # type: ignore[arg-type]
-    fault_world.redis.hset(f"lmms:need:{ident}", mapping={"gpus": 0, "run": "e" * 32, "part": "0"})
+    need: dict[Any, Any] = {**need_fields(waiting("e" * 32, "0"))}
+    fault_world.redis.hset(f"lmms:need:{ident}", mapping=need)
     fault.note = kind
     fault.strikes()
     fault_world.redis.lpush("rq:queue:lmms-normal", ident)
