@@ -5,6 +5,8 @@ All parts record into the one MLflow run. Where the parts run is the planner's b
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mlflow_lmms.demand_estimates import DemandEstimates, load_s
 from mlflow_lmms.errors import NotFoundError
 from mlflow_lmms.evaluation import Evaluation, PartStatus
@@ -41,7 +43,8 @@ class Spreading:
         return []
 
     def _consider(self, state: FleetState, made: Plan, job: Job, start: Start, now: float) -> str | None:
-        idle = idle_places(state, made, job, now)
+        # Boxes that have not fetched the run's files yet count too: they fetch for a part that waits for them.
+        idle = idle_places(state, made, replace(job, boxes=None), now)
         if idle == 0:
             return None
         try:

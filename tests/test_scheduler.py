@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.fetch_orders import FetchOrders
 from mlflow_lmms.fleet_orders import FleetOrders
 from mlflow_lmms.lifecycle import Claim as ToldClaim
-from mlflow_lmms.planner.fleet import Cause, Job, Plan, Quota
+from mlflow_lmms.planner.fleet import Cause, FleetState, Job, Plan, Quota
 from mlflow_lmms.prefetch import FetchNeeds, Prefetch
 from mlflow_lmms.queue_keys import (
     FENCE_KEY,
@@ -325,6 +326,20 @@ def test_a_run_is_spread_over_idle_places(fleet: Fleet) -> None:
         order = fleet.services.lifecycle.claim(_claim(claim))
         assert len(order.tasks) == 2 and len(order.all_tasks) == 6
     assert fleet.services.store.get(run_id).state is State.STARTING
+
+
+def test_boxes_without_the_files_count_as_idle_places_too(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for box in "ab":
+        announce(fleet.redis, box, [f"{box}1"])
+
+    def hold(state: FleetState, caches: Any, now: float) -> Any:
+        jobs = tuple(replace(job, boxes=frozenset({"a"})) for job in state.jobs)
+        return SimpleNamespace(state=replace(state, jobs=jobs), waits=(), told=lambda waits: waits)
+
+    monkeypatch.setattr(fleet.scheduler._prefetch, "hold", hold)
+    submit(fleet, tasks="ai2d,mmmu_val,mme,pope")
+    (line,) = fleet.tick()
+    assert "spread over 2 places" in line
 
 
 def _claim(claim: Claim) -> Any:
