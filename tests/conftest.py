@@ -62,13 +62,23 @@ def valkey() -> Iterator[str]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def other_valkey() -> Iterator[str]:
+    """Another one: the session's MLflow servers plan on `valkey` all the time."""
+    with tempfile.TemporaryDirectory(prefix="lmms-valkey-") as folder:
+        server = EmbeddedRedis(Path(folder))
+        server.start()
+        yield server.url
+        server.stop()
+
+
 @pytest.fixture
-def empty_valkey(valkey: str) -> Iterator[str]:
-    """The session's queue server with nothing in it."""
-    with redis.Redis.from_url(valkey) as connection:
+def empty_valkey(other_valkey: str) -> Iterator[str]:
+    """A queue server with nothing in it, on which no server of the session plans."""
+    with redis.Redis.from_url(other_valkey) as connection:
         connection.flushall()
         open_claims(connection)
-        yield valkey
+        yield other_valkey
         connection.flushall()
 
 
