@@ -63,6 +63,10 @@ class ProbeWorld(FaultWorld):
             f"exec '{sys.executable}' \"$@\"\n"
         )
 
+    def standby(self, name: str) -> None:
+        """A box with one slot, which shares its cache folder with the others."""
+        self.box(name, "--cpu-slots", "1", MLFLOW_LMMS_CACHE_FOLDER=str(self.folder / "shared"))
+
     def probe(self) -> Run:
         """Ask for an evaluation by the real runner."""
         self.journal.unlink(missing_ok=True)
@@ -95,7 +99,7 @@ def recover(world: ProbeWorld, whole_box: bool) -> Recovery:
     repeated = len(asked(world.journal)) - len(set(asked(world.journal)))
     assert len(set(asked(world.journal))) == REQUESTS, "a request was never asked"
     if whole_box:
-        world.box(box.name, "--cpu-slots", "1")
+        world.standby(box.name)
     return Recovery(running, answering, repeated)
 
 
@@ -173,7 +177,7 @@ def main() -> None:
             world.start()
             world.prepare()
             for box in ("first", "second"):
-                world.box(box, "--cpu-slots", "1", MLFLOW_LMMS_CACHE_FOLDER=str(folder / "shared"))
+                world.standby(box)
             found: dict[str, list[Recovery]] = {"bare": [], "slot": [], "box": []}
             for _ in range(repeats):
                 found["bare"].append(bare(folder))
