@@ -1,0 +1,12 @@
+"""The score index follows MLflow: runs that changed, and how far poll and sweep have come."""
+
+from __future__ import annotations
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply this revision."""
