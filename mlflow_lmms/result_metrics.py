@@ -9,12 +9,11 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
+from mlflow_lmms.analysis.groups import FEWEST_JUDGED
 from mlflow_lmms.metric_interval import metric_interval
 from mlflow_lmms.names import MetricName
 from mlflow_lmms.task_result import MetricResult, SliceResult, TaskResult
 
-#: Groups of fewer documents are shown but not judged: they are neither worst nor part of a gap.
-FEWEST_JUDGED = 10
 _STABILITY = ("EA", "CA", "IV", "CR")
 
 

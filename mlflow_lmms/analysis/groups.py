@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Groups of fewer documents are shown but not judged: they are neither worst nor part of a gap.
+FEWEST_JUDGED = 10
 
 
 @dataclass(frozen=True)
@@ -29,3 +32,10 @@ class Groups:
     def at(self, places: NDArray[np.int64]) -> Groups:
         """The groups of the documents at these places."""
         return Groups(self.names, self.codes[places])
+
+    def members(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Each group that has documents, with their places."""
+        for code, name in enumerate(self.names):
+            places = np.flatnonzero(self.codes == code)
+            if len(places):
+                yield name, places
