@@ -49,7 +49,8 @@ def _named(value: Any) -> Any:
 class SuiteTask(BaseModel):
     """One task of a suite; a group or tag of lmms-eval stands for its tasks, each with the same settings.
 
-    `margin` is how much worse a model may be, in the metric's own units, and still pass a gate.
+    `margin` is how much worse a model may be, in the metric's own units, and still pass a gate; `slice_margin` is the
+    same for each group of its dimensions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class SuiteTask(BaseModel):
     primary: MetricChoice | None = None
     weight: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False)
     margin: float | None = Field(None, ge=0, le=1_000_000, allow_inf_nan=False)
+    slice_margin: float | None = Field(None, ge=0, le=1_000_000, allow_inf_nan=False)
     dimensions: Annotated[tuple[DimensionName, ...], Field(max_length=50)] = ()
 
 
