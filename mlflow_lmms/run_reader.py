@@ -16,7 +16,7 @@ from typing import Any
 from mlflow_lmms.errors import LmmsError, NotFoundError
 from mlflow_lmms.names import Artifact
 from mlflow_lmms.samples import SamplesPage, read_media, read_samples
-from mlflow_lmms.score import Score
+from mlflow_lmms.score import Score, is_rescored
 from mlflow_lmms.score_vectors import ScoreVector, read_score_vector
 from mlflow_lmms.task_result import TaskResult, TaskWarning, read_task_result
 
@@ -125,7 +125,9 @@ class RunReader:
                     yield line
 
     def vector(self, score: Score) -> ScoreVector | None:
-        """Per-sample scores behind a score; None where the metric has none or they cannot be read."""
+        """Per-sample scores behind a score; None where the metric has none, they cannot be read, or do not explain it."""
+        if is_rescored(score):
+            return None
         key = (score.run_id, score.task, score.metric, score.filter, score.recorded_at)
         with self._lock:
             if key in self._vectors:

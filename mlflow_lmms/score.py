@@ -13,6 +13,8 @@ from mlflow_lmms.score_vectors import ScoreVector, pair
 
 #: `Score.source` of numbers that somebody else published.
 REPORTED = "reported"
+#: Warnings of results that somebody corrected (`mlflow_lmms.corrections`): declared wrong, or given another value.
+INVALIDATED, RESCORED, RESCORED_WITHOUT_INTERVAL = "invalidated", "rescored", "rescored_no_interval"
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,24 @@ Vectors = Callable[[Score], ScoreVector | None]
 
 def flags_of(score: Score) -> tuple[str, ...]:
     """The warnings that speak against ranking the score; that it is partial is asked for by itself."""
-    return tuple(name for name in score.warnings if name != WarningName.PARTIAL_RUN and not ranked(name))
+    harmless = (WarningName.PARTIAL_RUN, RESCORED)
+    return tuple(name for name in score.warnings if name not in harmless and not ranked(name))
+
+
+def is_invalidated(score: Score) -> bool:
+    """Whether somebody declared the result wrong: it is shown, and takes part in nothing."""
+    return INVALIDATED in score.warnings
+
+
+def is_rescored(score: Score) -> bool:
+    """Whether somebody gave the result another value, which the scores of its samples do not explain."""
+    return RESCORED in score.warnings or RESCORED_WITHOUT_INTERVAL in score.warnings
 
 
 def incomparable(first: Score, second: Score) -> str | None:
     """Why two results of one task must not be compared, in words; None when they may be."""
+    if is_invalidated(first) or is_invalidated(second):
+        return "the result was invalidated" if is_invalidated(second) else "the other result was invalidated"
     if (first.metric, first.filter) != (second.metric, second.filter):
         return f"scored by {second.metric} ({second.filter}), the others by {first.metric} ({first.filter})"
     if first.factor is not None and second.factor is not None and first.factor != second.factor:

@@ -113,7 +113,7 @@ class ScoreRow(Base):
     """
 
     __tablename__ = "lmms_scores"
-    __table_args__ = (Index("ix_lmms_scores_board", "experiment_id", "task", "model"),)
+    __table_args__ = (Index("ix_lmms_scores_board", "experiment_id", "task", "model", "dimension"),)
 
     run_id: Mapped[str] = mapped_column(_RUN_ID, primary_key=True)
     task: Mapped[str] = mapped_column(_NAME, primary_key=True)

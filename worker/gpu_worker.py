@@ -38,6 +38,8 @@ from worker.warm_start import WarmStart
 
 #: To a slot's process: take no new work, and give back what runs.
 GIVE_BACK_SIGNAL = signal.SIGUSR1
+#: The same, as often as it comes: take no new work, and let what runs end.
+ORPHAN_SIGNAL = signal.SIGUSR2
 
 _LOOK_EVERY_S = 0.2
 _HEARTBEAT_EVERY_S = 5.0
@@ -226,6 +228,10 @@ class GpuWorker(Worker):
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()  # type: ignore[no-untyped-call]
         signal.signal(GIVE_BACK_SIGNAL, self.request_force_stop)
+        signal.signal(ORPHAN_SIGNAL, self._orphaned)
+
+    def _orphaned(self, number: int, frame: FrameType | None) -> None:
+        self._stop_requested = True
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """RQ's stop command, on its pub/sub thread. (RQ's kills the whole group, its own if it comes too early.)"""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import redis
 
 from mlflow_lmms.settings import Settings
-from worker.gpu_worker import GpuWorker
+from worker.gpu_worker import ORPHAN_SIGNAL, GpuWorker
 from worker.leases import Slot
 from worker.process_tree import end_with_parent
 
@@ -39,8 +38,9 @@ def slot_input(slot: Slot, settings: Settings, *, exit_when_idle: bool) -> bytes
 def main() -> None:
     """Work until told to stop."""
     told: dict[str, Any] = json.load(sys.stdin)
-    # A slot whose supervisor is gone finishes what it runs and ends.
-    if not end_with_parent(signal.SIGTERM, told["supervisor"]):
+    # A slot whose supervisor is gone finishes what it runs and ends. Hazard: the kernel tells it once for every
+    # thread that the supervisor had, and a second SIGTERM would give back what runs.
+    if not end_with_parent(ORPHAN_SIGNAL, told["supervisor"]):
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
