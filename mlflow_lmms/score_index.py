@@ -75,6 +75,7 @@ class ScoreIndex:
         experiment_ids: Collection[str] | None = None,
         suite: str | None = None,
         tasks: Collection[str] | None = None,
+        models: Collection[str] | None = None,
     ) -> list[Score]:
         """Primary scores of runs that are not deleted. `experiment_ids` None means all, an empty one none."""
         query = select(ScoreRow).where(ScoreRow.primary, ScoreRow.dimension == "")
@@ -84,6 +85,8 @@ class ScoreIndex:
             query = query.where(ScoreRow.suite == suite)
         if tasks is not None:
             query = query.where(ScoreRow.task.in_(tasks))
+        if models is not None:
+            query = query.where(ScoreRow.model.in_(models))
         with self._store.session() as session:
             rows = list(session.scalars(query))
         alive = self._active({row.run_id: row.experiment_id for row in rows})
