@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from itertools import batched
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, select
@@ -43,8 +42,9 @@ class BoardCells:
         for (experiment_id, task), models in sorted(columns.items()):
             # Also a lock: of two runs that end at once, the later one reads what the earlier one has written.
             _revise(session, experiment_id, task)
-            for some in batched(sorted(models), _AT_ONCE):
-                _choose(session, experiment_id, task, some)
+            ordered = sorted(models)
+            for start in range(0, len(ordered), _AT_ONCE):
+                _choose(session, experiment_id, task, ordered[start : start + _AT_ONCE])
 
     def describe(self, session: Session, run_id: str, tags: Mapping[str, str]) -> None:
         """Keep, in the caller's transaction, the tags that users gave a run; none of a deleted run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from mlflow_lmms.sql import schema_boards  # noqa: F401 - its tables belong to the metadata
 from mlflow_lmms.sql.schema import VERSION_TABLE, Base
 
 context.configure(
