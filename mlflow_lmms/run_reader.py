@@ -125,7 +125,7 @@ class RunReader:
                     yield line
 
     def vector(self, score: Score) -> ScoreVector | None:
-        """Per-sample scores behind a score; None where the metric has none, they cannot be read, or do not explain it."""
+        """Per-sample scores behind a score; None where there are none, or where somebody gave it another value."""
         if is_rescored(score):
             return None
         key = (score.run_id, score.task, score.metric, score.filter, score.recorded_at)

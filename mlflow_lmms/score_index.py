@@ -15,6 +15,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from mlflow_lmms.corrections import apply_corrections
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_store import EvaluationStore
@@ -64,6 +65,7 @@ class ScoreIndex:
                 raise UnavailableError(f"the scores of run {run_id} cannot be read: {error.message}") from None
             session.execute(delete(ScoreRow).where(ScoreRow.run_id == run_id))
             found = _rows(run, _attempts(session, run_id)) if run.info.lifecycle_stage == "active" else []
+            apply_corrections(session, run_id, found)
             session.add_all(found)
             row.experiment_id, row.model = str(run.info.experiment_id), model_label(run)[:_LONGEST]
             row.source, row.created_at = _source(run) if found else "", (run.info.start_time or 0) / 1000
