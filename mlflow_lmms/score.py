@@ -9,7 +9,7 @@ from typing import Any
 from mlflow_lmms.analysis.paired_difference import PairedDifference, paired_difference
 from mlflow_lmms.comparability import compare_fingerprints
 from mlflow_lmms.reading.result_warnings import WarningName, ranked
-from mlflow_lmms.score_vectors import ScoreVector, pair
+from mlflow_lmms.score_vectors import ScoreVector, align, shared_clusters
 
 #: `Score.source` of numbers that somebody else published.
 REPORTED = "reported"
@@ -101,4 +101,6 @@ def compare(first: Score, second: Score, vectors: Vectors) -> PairedDifference |
     one, two = vectors(first), vectors(second)
     if one is None or two is None:
         return None
-    return paired_difference(*pair(one, two)).times(first.factor or second.factor or 1.0)
+    at_one, at_two = aligned = align(one, two)
+    found = paired_difference(one.values[at_one], two.values[at_two], shared_clusters(one, two, aligned))
+    return found.times(first.factor or second.factor or 1.0)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from mlflow_lmms.errors import UnreadableOutputError
 
 _KEYS = ("doc_hash", "row_key")
+#: Which documents belong together (questions on one picture), by number; null: one that stands alone.
+CLUSTER_COLUMN = "cluster"
 
 
 def score_column(metric: str, filter_name: str) -> str:
@@ -39,12 +41,14 @@ class ScoreVector:
     """One metric's score of each row of a scores table, NaN where the document has none.
 
     The tables are sorted by document. `dataset` identifies the documents: of two vectors with the same one the rows
-    correspond, and the keys, which are most of the file, are not read at all.
+    correspond, and the keys, which are most of the file, are not read at all. `clusters` numbers the documents that
+    belong together; None where each stands alone.
     """
 
     values: NDArray[np.float64]
     read_keys: Callable[[], DocumentKeys]
     dataset: str | None = None
+    clusters: NDArray[np.int64] | None = None
 
     @cached_property
     def keys(self) -> DocumentKeys:
@@ -70,12 +74,22 @@ def read_score_vector(file: Path, metric: str, filter_name: str, dataset: str | 
         names = pq.read_schema(file).names
         if not any(name in names for name in _KEYS):
             raise KeyError(" or ".join(_KEYS))
-        read = pq.read_table(file, columns=[column], memory_map=True)[column]
-        values = read.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        beside = [CLUSTER_COLUMN] if CLUSTER_COLUMN in names else []
+        read = pq.read_table(file, columns=[column, *beside], memory_map=True)
+        values = read[column].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        clusters = _clusters(read[CLUSTER_COLUMN]) if beside else None
     except (OSError, pa.ArrowException, KeyError) as error:
         raise UnreadableOutputError(f"{file} holds no scores of {metric}, filter {filter_name}: {error}") from None
     values = np.where(np.isfinite(values), values, np.nan)
-    return ScoreVector(values, lambda: _read_keys(file), dataset)
+    return ScoreVector(values, lambda: _read_keys(file), dataset, clusters)
+
+
+def _clusters(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Numbers of clusters, where a document without one gets a number of its own."""
+    known = column.cast(pa.int64())
+    alone = np.asarray(known.is_null())
+    numbers = np.asarray(known.fill_null(0).to_numpy(), dtype=np.int64)
+    return np.where(alone, -1 - np.arange(len(numbers)), numbers)
 
 
 def _read_keys(file: Path) -> DocumentKeys:
@@ -102,28 +116,45 @@ def _column(table: pa.Table, name: str) -> NDArray[np.bytes_] | None:
 
 
 def pair(first: ScoreVector, second: ScoreVector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The scores of the documents that have one in both, aligned; those that stand several times pair in order.
+    """The scores of the documents that have one in both, aligned."""
+    at_first, at_second = align(first, second)
+    return first.values[at_first], second.values[at_second]
+
+
+def align(first: ScoreVector, second: ScoreVector) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places in both vectors of the documents that have a score in both; those that stand several times pair in
+    order.
 
     By dataset where it is the same, else by content where both know it, else by row keys.
     """
     if first.dataset is not None and first.dataset == second.dataset and len(first.values) == len(second.values):
-        both = np.isfinite(first.values) & np.isfinite(second.values)
-        return first.values[both], second.values[both]
+        both = np.flatnonzero(np.isfinite(first.values) & np.isfinite(second.values))
+        return both, both
     known = [(vector.keys.content, vector.keys.rows) for vector in (first, second)]
     column = 0 if all(content is not None for content, _ in known) else 1
     one, two = (_sorted(keys[column], vector.values) for keys, vector in zip(known, (first, second), strict=True))
     if one.occurrence.any() or two.occurrence.any():
         one, two = one.numbered(), two.numbered()
     _, at_one, at_two = np.intersect1d(one.keys, two.keys, assume_unique=True, return_indices=True)
-    return one.values[at_one], two.values[at_two]
+    return one.places[at_one], two.places[at_two]
+
+
+def shared_clusters(
+    first: ScoreVector, second: ScoreVector, aligned: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.int64] | None:
+    """The clusters of aligned documents, as the first vector that knows them tells; None where neither does."""
+    for vector, places in zip((first, second), aligned, strict=True):
+        if vector.clusters is not None:
+            return vector.clusters[places]
+    return None
 
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Scores sorted by key; `occurrence` counts a key that stands several times: 0, 1, 2."""
+    """Places sorted by key; `occurrence` counts a key that stands several times: 0, 1, 2."""
 
     keys: NDArray[np.bytes_]
-    values: NDArray[np.float64]
+    places: NDArray[np.int64]
     occurrence: NDArray[np.int64]
 
     def numbered(self) -> _Sorted:
@@ -135,10 +166,9 @@ class _Sorted:
 def _sorted(keys: NDArray[np.bytes_] | None, values: NDArray[np.float64]) -> _Sorted:
     """Those that have a score; without keys there is nothing to pair by."""
     if keys is None:
-        return _Sorted(np.empty(0, dtype="S1"), values[:0], np.empty(0, dtype=np.int64))
-    keys, values = keys[np.isfinite(values)], values[np.isfinite(values)]
-    order = np.argsort(keys, kind="stable")
-    keys, values = keys[order], values[order]
-    places = np.arange(len(keys))
+        return _Sorted(np.empty(0, dtype="S1"), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    places = np.flatnonzero(np.isfinite(values))
+    places = places[np.argsort(keys[places], kind="stable")]
+    keys, counted = keys[places], np.arange(len(places))
     starts = np.r_[True, keys[1:] != keys[:-1]][: len(keys)]
-    return _Sorted(keys, values, places - np.maximum.accumulate(np.where(starts, places, 0)))
+    return _Sorted(keys, places, counted - np.maximum.accumulate(np.where(starts, counted, 0)))
