@@ -15,7 +15,7 @@ from mlflow_lmms.analysis.paired_difference import paired_difference
 from mlflow_lmms.analysis.pairwise import pairwise
 from mlflow_lmms.analysis.ranks import ranks
 from mlflow_lmms.score import Score, Vectors
-from mlflow_lmms.score_vectors import ScoreVector, pair
+from mlflow_lmms.score_vectors import ScoreVector, align, shared_clusters
 
 #: Two results are told apart when the test's p-value is below this, after Holm's correction over the column.
 ALPHA = 1 - LEVEL
@@ -65,7 +65,9 @@ def _tests(
             aligned[vector.dataset, len(vector.values)].append(at)
     for members in aligned.values():
         places = np.ix_(members, members)
-        tests = pairwise(np.stack([vector.values for at in members if (vector := known[at]) is not None]))
+        vectors = [vector for at in members if (vector := known[at]) is not None]
+        clusters = next((vector.clusters for vector in vectors if vector.clusters is not None), None)
+        tests = pairwise(np.stack([vector.values for vector in vectors]), clusters)
         p_value[places], paired[places] = tests.p_value, tests.shared > 0
     for one, other in combinations(range(len(scores)), 2):
         if not paired[one, other]:
@@ -77,7 +79,8 @@ def _tests(
 
 def _test(first: Score, second: Score, one: ScoreVector | None, two: ScoreVector | None) -> tuple[float, bool]:
     if one is not None and two is not None:
-        found = paired_difference(*pair(one, two))
+        at_one, at_two = aligned = align(one, two)
+        found = paired_difference(one.values[at_one], two.values[at_two], shared_clusters(one, two, aligned))
         if found.n:
             return found.p_value, True
     return (0.0 if _apart(first, second) else 1.0), False

@@ -25,6 +25,8 @@ def metric_interval(metric: MetricResult) -> Interval | None:
     if metric.clusters is not None:
         if metric.clustered_stderr is None:
             return None
+        if metric.clustered_stderr == 0 and metric.binary:  # all alike: other clusters may not be
+            return _scaled(interval_from_moments(metric.clusters, mean, None, binary=True), metric.factor)
         return _scaled(clustered_interval(mean, metric.clustered_stderr, metric.clusters), metric.factor)
     return _scaled(interval_from_moments(metric.n, mean, _deviation(metric), metric.binary), metric.factor)
 

@@ -27,7 +27,8 @@ class PairedDifference:
     """Second minus first model on the same documents.
 
     `difference` and its interval are in score units; `wins` and `losses` count documents on which the second
-    model scored higher and lower; `p_value` is two-sided; `deviation` is the standard deviation of the differences.
+    model scored higher and lower; `p_value` is two-sided; `deviation` is the standard deviation of the differences,
+    of clustered documents as large as their mean's standard error tells.
     """
 
     difference: float
@@ -66,16 +67,18 @@ def paired_difference(
         return NO_DOCUMENTS
     delta = second - first
     wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
+    deviation = float(delta.std(ddof=1)) if len(delta) > 1 else float("nan")
     if clusters is not None:
-        low, high, p_value, method = _clustered(delta, clusters, level)
+        sums, error = _cluster_sums(delta, clusters)
+        low, high = _clustered_interval(delta, len(sums), error, _span(first, second), level)
+        p_value, deviation = sign_flip_p_value(sums) if len(sums) > 1 else 1.0, error * len(delta) ** 0.5
+        method = "sign-flip permutation of clusters"
     elif is_binary(first) and is_binary(second):
         low, high = score_interval(wins, losses, len(delta), level)
         p_value, method = mcnemar(wins, losses), "exact McNemar"
     else:
-        span = float(max(first.max(), second.max()) - min(first.min(), second.min()))
-        low, high = _mean_interval(delta, span, level)
+        low, high = _mean_interval(delta, _span(first, second), level)
         p_value, method = sign_flip_p_value(delta), "sign-flip permutation"
-    deviation = float(delta.std(ddof=1)) if len(delta) > 1 else float("nan")
     return PairedDifference(float(delta.mean()), low, high, p_value, wins, losses, len(delta), method, deviation)
 
 
@@ -110,6 +113,10 @@ def score_interval(wins: int, losses: int, n: int, level: float = LEVEL) -> tupl
     return float(low), float(high)
 
 
+def _span(first: Values, second: Values) -> float:
+    return float(max(first.max(), second.max()) - min(first.min(), second.min()))
+
+
 def _mean_interval(delta: Values, span: float, level: float) -> tuple[float, float]:
     if len(delta) == 1 or np.ptp(delta) == 0:
         return _same_everywhere(float(delta[0]), len(delta), span, level)
@@ -129,19 +136,24 @@ def _same_everywhere(delta: float, n: int, span: float, level: float) -> tuple[f
     return delta - unseen * (span + delta), delta + unseen * (span - delta)
 
 
-def _clustered(delta: Values, clusters: NDArray[np.int64], level: float) -> tuple[float, float, float, str]:
-    """Each cluster is one draw: its sum is flipped as a whole, and the mean's error is that of the clusters' sums.
+def _cluster_sums(delta: Values, clusters: NDArray[np.int64]) -> tuple[Values, float]:
+    """The sum of each cluster, which is one draw, and the standard error of the mean; NaN for one cluster.
 
-    Liang and Zeger (1986), "Longitudinal data analysis using generalized linear models", Biometrika 73, for a mean,
-    with the t distribution of one degree of freedom less than clusters.
+    Liang and Zeger (1986), "Longitudinal data analysis using generalized linear models", Biometrika 73, for a mean.
     """
     _, member = np.unique(clusters, return_inverse=True)
     sums = np.bincount(member, weights=delta).astype(np.float64)
-    sizes = np.bincount(member)
-    count, n, mean = len(sums), len(delta), float(delta.mean())
+    count, n = len(sums), len(delta)
     if count < 2:
-        return float("nan"), float("nan"), 1.0, "one cluster tells nothing"
-    residuals = sums - sizes * mean
-    error = float(residuals @ residuals * count / (count - 1)) ** 0.5 / n
-    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
-    return mean - half, mean + half, sign_flip_p_value(sums), "sign-flip permutation of clusters"
+        return sums, float("nan")
+    residuals = sums - np.bincount(member) * delta.mean()
+    return sums, float(residuals @ residuals * count / (count - 1)) ** 0.5 / n
+
+
+def _clustered_interval(delta: Values, clusters: int, error: float, span: float, level: float) -> tuple[float, float]:
+    """Student's t with one degree of freedom less than clusters; of one cluster nothing is known (NaN)."""
+    mean = float(delta.mean())
+    if clusters > 1 and np.ptp(delta) == 0:
+        return _same_everywhere(mean, clusters, span, level)
+    half = float(stats.t.ppf((1 + level) / 2, max(clusters - 1, 1))) * error
+    return mean - half, mean + half

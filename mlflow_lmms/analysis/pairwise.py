@@ -7,6 +7,7 @@ others, by the normal limit where there are so many documents that it is as good
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +38,12 @@ class Pairwise:
     shared: NDArray[np.int64]
 
 
-def pairwise(scores: Matrix) -> Pairwise:
+def pairwise(scores: Matrix, clusters: NDArray[np.int64] | None = None) -> Pairwise:
     """Compare all pairs.
 
     Args:
         scores: shape (models, documents), NaN where a model has no score of a document.
+        clusters: shape (documents,), which documents belong together; each cluster then counts as one draw.
     """
     present = np.isfinite(scores)
     complete = bool(present.all())
@@ -49,10 +51,25 @@ def pairwise(scores: Matrix) -> Pairwise:
     shared, sums = _over_shared(values, present, complete)
     with np.errstate(invalid="ignore"):
         difference = np.where(shared > 0, (sums - sums.T) / shared, np.nan)
+    if clusters is not None:
+        return Pairwise(difference, _clustered(values, present, clusters), shared)
     if is_binary(values):
         wins = np.rint(sums - _products(values, values))
         return Pairwise(difference, _mcnemar(wins, wins.T), shared)
     return Pairwise(difference, _sign_flips(values, present, sums, shared), shared)
+
+
+def _clustered(values: Matrix, present: Mask, clusters: NDArray[np.int64]) -> Matrix:
+    """Sign flips of whole clusters: of their sums, which are one matrix where no score is missing."""
+    _, member = np.unique(clusters, return_inverse=True)
+    if present.all():
+        return pairwise(np.stack([np.bincount(member, weights=row) for row in values])).p_value
+    p_value = np.ones((len(values), len(values)))
+    for one, other in combinations(range(len(values)), 2):
+        both = present[one] & present[other]
+        sums = np.bincount(member[both], weights=values[one, both] - values[other, both])
+        p_value[one, other] = p_value[other, one] = sign_flip_p_value(sums)
+    return p_value
 
 
 def _over_shared(values: Matrix, present: Mask, complete: bool) -> tuple[NDArray[np.int64], Matrix]:
