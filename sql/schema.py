@@ -93,7 +93,8 @@ class TaskRow(Base):
 
 class IndexedRunRow(Base):
     """A run whose results the score index holds (`source` is empty where it holds none); locked while they are
-    replaced. With it an imported run has a place in lists, although no queue knows it.
+    replaced. With it an imported run has a place in lists, although no queue knows it. `digest` tells whether the
+    run is as it was then. Runs of others have no row.
     """
 
     __tablename__ = "lmms_indexed_runs"
@@ -103,6 +104,8 @@ class IndexedRunRow(Base):
     model: Mapped[str] = mapped_column(String(500))
     source: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[float] = mapped_column(Float, index=True)
+    digest: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    suite_revision: Mapped[int | None] = mapped_column(Integer)
 
 
 class ScoreRow(Base):
