@@ -69,19 +69,19 @@ class DocumentSpool:
 
 
 class KeySpool:
-    """Scores by key, in any order; read back in the order of the keys."""
+    """Scores, and what stands beside them, by key, in any order; read back in the order of the keys."""
 
     def __init__(self, folder: Path) -> None:
         self._connection = _open(folder / "keys.db")
         self._connection.execute("CREATE TABLE keys (doc_hash TEXT, row_key TEXT, doc_id INTEGER, scores BLOB)")
         self._connection.execute("BEGIN")
 
-    def add(self, rows: list[tuple[str | None, str, int, tuple[float | None, ...]]]) -> None:
+    def add(self, rows: list[tuple[str | None, str, int, tuple[Any, ...]]]) -> None:
         """Put rows of (document hash, row key, document id, scores) in."""
         encoded = ((doc_hash, key, doc_id, marshal.dumps(scores)) for doc_hash, key, doc_id, scores in rows)
         self._connection.executemany("INSERT INTO keys VALUES (?, ?, ?, ?)", encoded)
 
-    def sorted(self) -> Iterator[tuple[str | None, str, int, tuple[float | None, ...]]]:
+    def sorted(self) -> Iterator[tuple[str | None, str, int, tuple[Any, ...]]]:
         """Every row, by document hash, row key and document id; rows without a hash last."""
         order = "ORDER BY doc_hash IS NULL, doc_hash, row_key, doc_id"
         for doc_hash, key, doc_id, scores in self._connection.execute(f"SELECT * FROM keys {order}"):  # noqa: S608

@@ -18,11 +18,14 @@ import pyarrow.parquet as pq
 
 from mlflow_lmms.importing.cluster_sums import ClusterSums
 from mlflow_lmms.importing.sample_spool import DocumentSpool, KeySpool
-from mlflow_lmms.importing.scores_table import score_column, write_scores
+from mlflow_lmms.importing.scores_table import score_column, value_columns, write_scores
 from mlflow_lmms.importing.scrubbed import valid
+from mlflow_lmms.reading.cluster_id import cluster_id
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.row_key import row_key
 from mlflow_lmms.reading.score_sums import ScoreSums
+from mlflow_lmms.reading.slice_sums import PROMPT_LENGTH
+from mlflow_lmms.reading.slices import dimension_value, length_bin
 from mlflow_lmms.scrubbing import Scrubber
 
 #: Row groups are small, so that one page of samples reads one; but the writer remembers each, so they are not many.
@@ -48,7 +51,8 @@ class TableLayout:
     """What goes into the tables.
 
     `places` says for each filter which metrics its rows hold, in order; `derivations` names for each metric with a
-    score column the derivation of its numbers; `accepted` are those that explain the task's own value.
+    score column the derivation of its numbers; `accepted` are those that explain the task's own value. `groups` are
+    the dimensions that stand beside the scores, `prompt_lengths` the names of their groups of lengths by `length_bin`.
     """
 
     filters: tuple[str, ...]
@@ -61,6 +65,8 @@ class TableLayout:
     hashed: bool = False
     documents: int = 0
     clustered: bool = False
+    groups: tuple[str, ...] = ()
+    prompt_lengths: Mapping[int, str] = field(default_factory=dict)
     wrong_if_errored: bool = False
     without_errored: bool = False
 
@@ -108,8 +114,12 @@ def write_tables(
                 writer.write_table(table, row_group_size=len(documents))
                 _sum_up(documents, layout, sums)
                 _sum_clusters(documents, layout, sums)
-                keys.add([(own.content, own.key, own.doc_id, _accepted(own, layout)) for own in documents])
-        sums.rows, sums.dataset = write_scores(keys, layout.accepted, scores, hashed=layout.hashed)
+                values = _values(documents, layout, scrubber)
+                keys.add(
+                    [(own.content, own.key, own.doc_id, told) for own, told in zip(documents, values, strict=True)]
+                )
+        columns = value_columns(layout.accepted, clustered=layout.clustered, groups=layout.groups)
+        sums.rows, sums.dataset = write_scores(keys, columns, scores, hashed=layout.hashed)
     finally:
         keys.close()
     return sums
@@ -262,5 +272,20 @@ def sums_of(numbers: Sequence[float]) -> ScoreSums:
     )
 
 
-def _accepted(document: _Document, layout: TableLayout) -> tuple[float | None, ...]:
-    return tuple(document.numbers.get(key) for key in layout.accepted)
+def _values(documents: Sequence[_Document], layout: TableLayout, scrubber: Scrubber) -> list[tuple[Any, ...]]:
+    """What stands beside each document's keys, in the order of `value_columns`."""
+    if not layout.accepted:
+        return [()] * len(documents)
+    columns: list[list[Any]] = [[own.numbers.get(key) for own in documents] for key in layout.accepted]
+    if layout.clustered:
+        columns.append([cluster_id(own.cluster) for own in documents])
+    for name in layout.groups:
+        texts = [_group(own, name, layout) for own in documents]
+        columns.append(_scrub(_texts(texts), scrubber).to_pylist())
+    return list(zip(*columns, strict=True))
+
+
+def _group(document: _Document, name: str, layout: TableLayout) -> str | None:
+    if name in document.columns or name != PROMPT_LENGTH:
+        return dimension_value(document.columns.get(name))
+    return layout.prompt_lengths.get(length_bin(len(document.input)))

@@ -25,18 +25,27 @@ def score_column(key: MetricKey) -> str:
     return f"score:{key.metric}:{key.filter}"
 
 
-def write_scores(
-    keys: KeySpool, accepted: Sequence[MetricKey], path: Path, *, hashed: bool
-) -> tuple[str, str | None]:
+def value_columns(accepted: Sequence[MetricKey], *, clustered: bool, groups: Sequence[str]) -> pa.Schema:
+    """The columns beside the keys: scores, the number of the document's cluster, the values of the dimensions.
+
+    Without scores there is nothing to group.
+    """
+    scores = [(score_column(key), pa.float64()) for key in accepted]
+    clusters = [("cluster", pa.int64())] if clustered and accepted else []
+    return pa.schema([*scores, *clusters, *((f"dim:{name}", pa.string()) for name in groups if accepted)])
+
+
+def write_scores(keys: KeySpool, columns: pa.Schema, path: Path, *, hashed: bool) -> tuple[str, str | None]:
     """Write the table; return the hash of all row keys, and of all document hashes where there are some."""
-    schema = pa.schema([*_KEYS, *((score_column(key), pa.float64()) for key in accepted)])
+    schema = pa.schema([*_KEYS, *columns])
     rows, dataset = _Lines(), _Lines()
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in _some(keys.sorted()):
-            hashes, row_keys, doc_ids, scores = zip(*batch, strict=True)
-            columns = zip(*scores, strict=True) if accepted else ()
+            hashes, row_keys, doc_ids, values = zip(*batch, strict=True)
             arrays = [pa.array(hashes, pa.string()), pa.array(row_keys, pa.string()), pa.array(doc_ids, pa.int64())]
-            arrays += [pa.array(column, pa.float64()) for column in columns]
+            if len(columns):
+                by_column = zip(*values, strict=True)
+                arrays += [pa.array(own, field.type) for own, field in zip(by_column, columns, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             rows.add(row_keys)
             if hashed:

@@ -30,7 +30,7 @@ from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.primary_metric import Primary, choose_primary
 from mlflow_lmms.reading.result_warnings import ResultWarning
 from mlflow_lmms.reading.sample_facts import is_judged
-from mlflow_lmms.reading.slice_sums import DimensionSlices
+from mlflow_lmms.reading.slice_sums import PROMPT_LENGTH, DimensionSlices
 from mlflow_lmms.scrubbing import Scrubber
 from mlflow_lmms.task_result import RESULT_PROTOCOL
 
@@ -164,6 +164,8 @@ class TaskImport:
             hashed=reader.hashed,
             documents=reader.documents,
             clustered=isinstance(entry.config.get("cluster_key"), str),
+            groups=tuple(own.dimension.name for own in slices if not own.dimension.outcome),
+            prompt_lengths=reader.slices.length_names(PROMPT_LENGTH),
             wrong_if_errored=policy.policy == "wrong",
             without_errored=policy.policy == "drop",
         )

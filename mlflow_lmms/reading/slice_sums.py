@@ -24,7 +24,8 @@ from mlflow_lmms.reading.slices import (
 )
 
 _MOST_COLUMNS = 200
-LENGTHS = ("prompt_length", "response_length")
+PROMPT_LENGTH = "prompt_length"
+LENGTHS = (PROMPT_LENGTH, "response_length")
 
 
 class SliceSum(NamedTuple):
@@ -140,6 +141,11 @@ class SliceReader:
                 own: Source = "declared" if name in self._declared else "feature"
                 found[name] = DimensionSlices(dimension(name, own), _slices(groups, derivation))
         return sorted(found.values(), key=lambda kept: _ORDER.index(kept.dimension.source))
+
+    def length_names(self, name: str) -> dict[int, str]:
+        """The names of a length's groups by the bins that they hold (`length_bin`)."""
+        bins = self._lengths.get(name, {})
+        return quartile_names({edge: (own.least, own.most, own.group.documents) for edge, own in bins.items()})
 
     def unmet(self) -> dict[str, str]:
         """Say which declared dimensions cannot be shown, and why."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mlflow_lmms.reading.cluster_id import cluster_id
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.row_key import row_key
 from worker.runner.document_records import DocumentRecord
@@ -72,10 +73,23 @@ def samples_table(
     return pa.table(columns)
 
 
-def scores_table(samples: pa.Table, accepted: Collection[MetricKey]) -> pa.Table:
-    """Build the small table that paired statistics read: scores that explain the task's own value, and no others."""
+def scores_table(
+    samples: pa.Table,
+    accepted: Collection[MetricKey],
+    groups: Mapping[str, Sequence[str | None]] | None = None,
+    clusters: Sequence[Any] | None = None,
+) -> pa.Table:
+    """Build the small table that paired statistics read: scores that explain the task's own value, and no others.
+
+    Beside them stand the values of the dimensions, and a number for the documents that belong together.
+    """
     keys = ["doc_hash", "row_key", "doc_id"]
     scores = samples.select([*keys, *map(score_column, accepted)])
+    if accepted and clusters is not None:
+        scores = scores.append_column("cluster", pa.array(map(cluster_id, clusters), pa.int64()))
+    for name, values in (groups or {}).items() if accepted else ():
+        texts = pa.array([None if value is None else valid_text(value) for value in values], pa.string())
+        scores = scores.append_column(f"dim:{valid_text(name)}", texts)
     return scores.sort_by([(key, "ascending") for key in keys])
 
 

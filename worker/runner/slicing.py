@@ -35,6 +35,11 @@ class Slicing:
     dimensions: Mapping[str, Dimension]
     unmet: tuple[str, ...]
 
+    @property
+    def of_documents(self) -> dict[str, Column]:
+        """The columns that cut every model's documents alike."""
+        return {name: column for name, column in self.columns.items() if not self.dimensions[name].outcome}
+
 
 def slicing(
     outcome: Outcome, records: Mapping[int, DocumentRecord], primary: Metric | None, declared: Sequence[str]

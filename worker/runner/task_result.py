@@ -56,7 +56,7 @@ class ResultWriter:
         if clusters is not None:
             reading = reading.with_metrics({key: clustered(own, clusters) for key, own in reading.metrics.items()})
         reading, slices = self._slices(outcome, cli_args, reading, cut, clusters)
-        files, table = self._write_tables(outcome, reading, records)
+        files, table = self._write_tables(outcome, reading, records, cut, clusters)
         document = {
             **self._facts(outcome, reading, table),
             **self._findings(outcome, reading),
@@ -94,7 +94,12 @@ class ResultWriter:
         return reading, sample_slices(cut.columns, reading.best)
 
     def _write_tables(
-        self, outcome: Outcome, reading: TaskReading, records: Mapping[int, DocumentRecord]
+        self,
+        outcome: Outcome,
+        reading: TaskReading,
+        records: Mapping[int, DocumentRecord],
+        cut: Slicing,
+        clusters: Sequence[Any] | None,
     ) -> tuple[dict[str, str], pa.Table]:
         name, folder = escape(outcome.name), self._request.output_folder
         files = {"samples_file": f"samples/{name}.parquet", "scores_file": f"samples/{name}.scores.parquet"}
@@ -102,7 +107,7 @@ class ResultWriter:
         table = samples_table(outcome.rows, scores, reading.evidence.errored, records)
         accepted = [key for key in scores if reading.metrics[key].factor is not None]
         write_table(folder / files["samples_file"], table)
-        write_table(folder / files["scores_file"], scores_table(table, accepted))
+        write_table(folder / files["scores_file"], scores_table(table, accepted, cut.of_documents, clusters))
         return files, table
 
     def _facts(self, outcome: Outcome, reading: TaskReading, table: pa.Table) -> dict[str, Any]:
