@@ -81,8 +81,18 @@ class Lease:
     delivering: bool = False
 
     @staticmethod
-    def from_fields(identifier: str, fields: Mapping[str, str], expires_at: float) -> Lease:
-        """Read a lease's hash (decoded text); one that a worker of the version before wrote has fewer fields."""
+    def from_fields(identifier: str, fields: Mapping[str, str], expires_at: float) -> Lease | None:
+        """Read a lease's hash (decoded text); one that a worker of the version before wrote has fewer fields.
+
+        None where it is damaged or gone: its holder is known by nothing else, and loses the part.
+        """
+        try:
+            return Lease._read(identifier, fields, expires_at)
+        except (KeyError, ValueError, TypeError):
+            return None
+
+    @staticmethod
+    def _read(identifier: str, fields: Mapping[str, str], expires_at: float) -> Lease:
         return Lease(
             job_id=identifier,
             box=fields["box"],
@@ -188,11 +198,11 @@ class EvaluationQueue:
             for member, _ in entries:
                 pipeline.hgetall(lease_key(member.decode()))
             hashes = pipeline.execute()
-        return {
-            member.decode(): Lease.from_fields(member.decode(), _decoded(fields), float(score))
+        read = (
+            Lease.from_fields(member.decode(), _decoded(fields), float(score))
             for (member, score), fields in zip(entries, hashes, strict=True)
-            if fields
-        }
+        )
+        return {lease.job_id: lease for lease in read if lease is not None}
 
     def next_token(self, at_least: int = 0) -> int:
         """A fencing token larger than every earlier one and than `at_least`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from fleet_boxes import announce, open_claims
 from waiting_job import waiting
 
 from mlflow_lmms.evaluation_queue import CANCEL_KEY, FENCE_KEY, LEASES_KEY, EvaluationQueue
+from mlflow_lmms.queue_keys import PLAN_AT_KEY, PLAN_STARTS_KEY
 from worker.leases import Claim, LeaseBook, Renewal, Slot
 
 CPU = Slot("box", "box.cpu0")
@@ -202,3 +204,58 @@ def test_a_job_with_results_on_the_box_comes_first_if_it_waits_and_fits(
     assert claimed is not None
     assert claimed.job_id == "b-p0"
     assert claim(book, GPU).job_id == "a-p0"
+
+
+@pytest.mark.parametrize("damage", [{"labels": '["a'}, {"boxes": "{"}, {"gpus": "many"}])
+def test_a_job_whose_description_is_damaged_stops_no_other(
+    connection: redis.Redis, queue: EvaluationQueue, book: LeaseBook, damage: dict[str, str]
+) -> None:
+    queue.enqueue(waiting("damaged", "p0", "high", 0))
+    queue.enqueue(waiting("sound", "p0", "normal", 0))
+    connection.hset("lmms:need:damaged-p0", mapping=damage)
+    claimed = book.claim(CPU)
+    assert claimed is not None and claimed.job_id == "sound-p0"
+    assert queue.queued() == [], "the reaper asks for it anew, with a sound description"
+
+
+def test_a_damaged_plan_and_a_damaged_lease_stop_nobody(
+    queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
+) -> None:
+    queue.enqueue(waiting("a", "p0", "normal", 0))
+    queue.enqueue(waiting("b", "p0", "normal", 0))
+    held = claim(book, CPU)
+    connection.hset(f"lmms:lease:{held.job_id}", "gpus", "[")
+    connection.hset(PLAN_STARTS_KEY, mapping={"b-p0": "{", "a-p0": "[]"})
+    connection.set(PLAN_AT_KEY, book.now())
+    assert book.claim(CPU) is None, "the plan has nothing for this box"
+    assert book.all() == [] and queue.leases() == {}
+    connection.delete(PLAN_AT_KEY)
+    assert claim(book, CPU).job_id == "b-p0"
+
+
+def test_a_renewal_that_the_network_kept_back_revives_nothing(
+    queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
+) -> None:
+    queue.enqueue(waiting("a", "p0", "normal", 0))
+    loser = claim(book, CPU)
+    expire(connection, "a-p0")
+    assert book.drop_expired(book.all()[0])
+    winner = claim(book, Slot("box", "box.cpu1"))
+    book.finish(winner)
+    book.release(winner.job_id, winner.token)
+    for late in (loser, winner):
+        assert book.renew(late).answer is Renewal.LOST
+    assert book.all() == [] and queue.queued() == []
+
+
+def test_a_renewal_that_comes_after_its_time_is_refused(
+    queue: EvaluationQueue, book: LeaseBook, connection: redis.Redis
+) -> None:
+    queue.enqueue(waiting("a", "p0", "normal", 0))
+    held = claim(book, CPU)
+    connection.delete("lmms:lease:a-p0", LEASES_KEY)  # as a restart forgets
+    late = replace(held, expires_at=book.now() - 1)
+    assert book.renew(late).answer is Renewal.LOST
+    assert book.all() == []
+    assert book.renew(held).answer is Renewal.KEPT
+    assert book.all()[0].token == held.token

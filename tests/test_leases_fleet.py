@@ -135,7 +135,7 @@ class Fleet(RuleBasedStateMachine):
     def renew(self, data: Any) -> None:
         if (chosen := self._some(data)) is not None:
             drained = self.closed.get(chosen.box) == "drained" and not chosen.delivering
-            answer, delivering = self.book.renew(chosen)
+            answer, delivering, _ = self.book.renew(chosen)
             assert answer is (Renewal.GIVE_BACK if drained else Renewal.KEPT)
             assert delivering is chosen.delivering
 

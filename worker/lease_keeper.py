@@ -70,8 +70,8 @@ class LeaseKeeper(threading.Thread):
 
     def _renewed(self) -> Renewal | None:
         try:
-            answer, delivering = self._book.renew(self._claim)
-            self._claim = replace(self._claim, delivering=delivering)
+            answer, delivering, expires_at = self._book.renew(self._claim)
+            self._claim = replace(self._claim, delivering=delivering, expires_at=expires_at)
             return answer
         except redis.RedisError as error:
             logger.warning("the lease of %s could not be renewed: %s", self._claim.job_id, error)

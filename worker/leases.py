@@ -47,7 +47,7 @@ class Slot:
 class Claim:
     """A job that a slot has claimed, with its token and GPUs, and all else that its lease holds.
 
-    `memory` is what it has of its one GPU, none: all of its GPUs.
+    `memory` is what it has of its one GPU, none: all of its GPUs; `expires_at` is by the queue server's clock.
     """
 
     job_id: str
@@ -60,6 +60,7 @@ class Claim:
     user: str = ""
     estimated_s: float | None = None
     since: float = 0.0
+    expires_at: float = 0.0
     delivering: bool = False
 
     @property
@@ -78,10 +79,11 @@ class Renewal(IntEnum):
 
 
 class Renewed(NamedTuple):
-    """Answer to the renewal of a lease, and whether the lease has given its GPUs back meanwhile."""
+    """Answer to the renewal of a lease, whether it has given its GPUs back meanwhile, and until when it holds."""
 
     answer: Renewal
     delivering: bool
+    expires_at: float
 
 
 def mark(job_id: str, token: int) -> str:
@@ -115,15 +117,16 @@ class LeaseBook:
                 *(DEFAULT.foreign_memory, PLAN_FRESH_S, DEFAULT.default_estimate_s),
             ],
         )
-        return _claimed(answer, slot)
+        return _claimed(answer, slot, self.ttl_s)
 
     def renew(self, claim: Claim) -> Renewed:
-        """Keep the lease for another TTL. Never call it later than a TTL after the last time, or after `release`."""
+        """Keep the lease for another TTL; one that was released, or is older than `claim.expires_at`, is lost."""
         holder = [claim.box, claim.slot, "[]" if claim.delivering else json.dumps(claim.gpus), claim.queue_key]
         facts = ["" if claim.memory is None or claim.delivering else claim.memory, claim.user]
-        times = ["" if claim.estimated_s is None else claim.estimated_s, claim.since, int(claim.delivering)]
+        estimate = "" if claim.estimated_s is None else claim.estimated_s
+        times = [estimate, claim.since, int(claim.delivering), claim.expires_at]
         answer: Any = self._renew(_KEYS, [claim.job_id, claim.token, self.ttl_s, *holder, *facts, *times])
-        return Renewed(Renewal(int(answer[0])), bool(answer[1]))
+        return Renewed(Renewal(int(answer[0])), bool(answer[1]), float(answer[2]))
 
     def finish(self, claim: Claim) -> None:
         """Note that the server has taken over from here: on release the job does not go back to its queue."""
@@ -155,17 +158,17 @@ class LeaseBook:
         self._raise_fence(_KEYS, [least])
 
     def all(self) -> list[Lease]:
-        """Every lease that has not been released or swept, expired ones included."""
+        """Every lease that has not been released or swept, expired ones included; a damaged one is left out."""
         entries: Any = self._redis.zrange(LEASES_KEY, 0, -1, withscores=True)
         with self._redis.pipeline(transaction=False) as pipeline:
             for member, _ in entries:
                 pipeline.hgetall(lease_key(_text(member)))
             hashes = pipeline.execute()
-        return [
+        read = (
             Lease.from_fields(_text(member), _decoded(fields), float(score))
             for (member, score), fields in zip(entries, hashes, strict=True)
-            if fields
-        ]
+        )
+        return [lease for lease in read if lease is not None]
 
     def now(self) -> float:
         """The time of Redis, in unix seconds."""
@@ -173,7 +176,7 @@ class LeaseBook:
         return int(answer[0]) + int(answer[1]) / 1e6
 
 
-def _claimed(answer: Any, slot: Slot) -> Claim | None:
+def _claimed(answer: Any, slot: Slot, ttl_s: float) -> Claim | None:
     if not answer:
         return None
     words = [_text(part) for part in answer]
@@ -189,6 +192,7 @@ def _claimed(answer: Any, slot: Slot) -> Claim | None:
         user=user,
         estimated_s=float(estimated_s) if estimated_s else None,
         since=float(since),
+        expires_at=float(since) + ttl_s,
     )
 
 

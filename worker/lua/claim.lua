@@ -58,12 +58,13 @@ local function claim_planned(room)
   for job in pairs(starts) do jobs[#jobs + 1] = job end
   table.sort(jobs)
   for _, job in ipairs(jobs) do
-    local start = cjson.decode(starts[job])
-    local queue = start.box == box and queue_of(job)
+    local start = json_table(starts[job])
+    local gpus = start and start.box == box and type(start.gpus) == 'table' and start.gpus
+    local queue = gpus and queue_of(job)
     local need = queue and startable(queue, job)
-    local memory = number(start.memory)
-    local sound = need and in_time(need, room) and admits(need, room, start.gpus, memory)
-    if sound then return claim(queue, job, need, start.gpus, memory) end
+    local memory = start and number(start.memory)
+    local sound = need and in_time(need, room) and admits(need, room, gpus, memory)
+    if sound then return claim(queue, job, need, gpus, memory) end
   end
   return false
 end
@@ -81,7 +82,7 @@ end
 local function claim_greedily(room)
   local most = most_gpus(room)
   for _, queue in ipairs(queues) do
-    for _, job in ipairs(cjson.decode(ARGV[6])) do
+    for _, job in ipairs(list(ARGV[6])) do
       local claimed = redis.call('LPOS', queue, job) and claim_fitting(room, queue, job, most)
       if claimed then return claimed end
     end

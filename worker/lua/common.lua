@@ -6,6 +6,7 @@ local leases, fence, cancel, plan_starts, box_state = KEYS[1], KEYS[2], KEYS[3],
 local queues = {unpack(KEYS, 6)}
 
 local function lease_key(job) return 'lmms:lease:' .. job end
+local function released_key(job) return 'lmms:released:' .. job end
 local function need_key(job) return 'lmms:need:' .. job end
 
 local function is_cancelled(job)
@@ -19,10 +20,16 @@ local function fields_of(key)
   return fields
 end
 
--- A JSON list, or an empty one where the field is missing or empty.
+-- A JSON list or object, or nil where it is damaged: one bad entry must not stop every claim.
+local function json_table(text)
+  local sound, value = pcall(cjson.decode, text)
+  return sound and type(value) == 'table' and value or nil
+end
+
+-- A JSON list, or an empty one where the field is missing, empty or damaged.
 local function list(text)
   if not text or text == '' then return {} end
-  return cjson.decode(text)
+  return json_table(text) or {}
 end
 
 -- cjson would write an empty list as an object.

@@ -1,18 +1,24 @@
 -- What a job asks for, and whether a box has it: the same as planner/demand.py and planner/admission.py.
 
--- nil for a job that nobody described.
+-- nil for a job that nobody described, or whose description is damaged.
 local function need_of(job)
   local told = fields_of(need_key(job))
-  if not told.gpus then return nil end
+  if not tonumber(told.gpus) then return nil end
   local words = {}
   for word in string.gmatch(string.gsub(string.lower(told.gpu_type or ''), '-', ' '), '%S+') do
     words[#words + 1] = word
   end
   local boxes = nil
-  if told.boxes and told.boxes ~= '' then boxes = set(cjson.decode(told.boxes)) end
+  if told.boxes and told.boxes ~= '' then
+    boxes = json_table(told.boxes)
+    if not boxes then return nil end
+    boxes = set(boxes)
+  end
+  local labels = json_table((told.labels or '') == '' and '[]' or told.labels)
+  if not labels then return nil end
   return {
     gpus = tonumber(told.gpus), memory = number(told.memory), least = number(told.least_memory),
-    whole = told.whole_gpus == '1', words = words, labels = list(told.labels), boxes = boxes,
+    whole = told.whole_gpus == '1', words = words, labels = labels, boxes = boxes,
     box = told.box or '', environment = told.environment or '',
     user = told.user or '', estimated_s = told.estimated_s or '',
   }

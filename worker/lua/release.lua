@@ -15,6 +15,7 @@ local lease = redis.call('HMGET', lease_key(job), 'token', 'queue', 'done')
 if lease[1] ~= ARGV[2] then return 0 end
 if ARGV[4] == '1' and tonumber(redis.call('ZSCORE', leases, job) or 0) > now then return 0 end
 redis.call('DEL', lease_key(job))
+redis.call('SET', released_key(job), lease[1], 'EX', 600)
 redis.call('ZREM', leases, job)
 redis.call('PUBLISH', ARGV[5], job)
 

@@ -32,7 +32,7 @@ local function take_leases(room)
   for _, job in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
     local lease = redis.call('HMGET', lease_key(job), 'box', 'gpus', 'memory', 'delivering')
     if lease[1] == room.box and lease[2] and not lease[4] then
-      take(room, cjson.decode(lease[2]), number(lease[3]))
+      take(room, list(lease[2]), number(lease[3]))
     end
   end
 end
