@@ -52,7 +52,7 @@ class TableLayout:
 
     `places` says for each filter which metrics its rows hold, in order; `derivations` names for each metric with a
     score column the derivation of its numbers; `accepted` are those that explain the task's own value. `groups` are
-    the dimensions that stand beside the scores, `prompt_lengths` the names of their groups of lengths by `length_bin`.
+    the dimensions that stand beside the scores, `prompt_lengths` names groups of lengths by `length_bin`.
     """
 
     filters: tuple[str, ...]
