@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow_lmms.client import Client
     from mlflow_lmms.errors import LmmsError
-    from mlflow_lmms.frames import compare, leaderboard
+    from mlflow_lmms.frames import compare, gate, leaderboard
     from mlflow_lmms.importing.log_results import log_results
     from mlflow_lmms.request import EvaluationRequest
 
-__all__ = ["Client", "EvaluationRequest", "LmmsError", "compare", "leaderboard", "log_results"]
+__all__ = ["Client", "EvaluationRequest", "LmmsError", "compare", "gate", "leaderboard", "log_results"]
 
 _HOMES = {
     "Client": "mlflow_lmms.client",
     "EvaluationRequest": "mlflow_lmms.request",
     "LmmsError": "mlflow_lmms.errors",
     "compare": "mlflow_lmms.frames",
+    "gate": "mlflow_lmms.frames",
     "leaderboard": "mlflow_lmms.frames",
     "log_results": "mlflow_lmms.importing.log_results",
 }

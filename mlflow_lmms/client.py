@@ -147,6 +147,19 @@ class Client:
         """
         return self._http.call("GET", "/comparison", query={"run": list(run_ids), "task": list(tasks)})
 
+    def gate(self, candidate: str, baseline: str, *, suite: str | None = None, **fields: Any) -> dict[str, Any]:
+        """Judge whether a candidate is no worse than a baseline: ``outcome`` is pass, fail or inconclusive.
+
+        Args:
+            candidate, baseline: a run's id, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+            suite: a stored suite with its margins; without one it is every task of the baseline.
+            fields: `margin`, `margins`, `slice_margin`, `record` and the others of `gate_rules.GateRequest`.
+        """
+        asked = {"candidate": candidate, "baseline": baseline, "suite": suite, **fields}
+        return self._http.call(
+            "POST", "/gates", body={key: value for key, value in asked.items() if value is not None}
+        )
+
     def index_run(self, run_id: str) -> int:
         """Put what a run holds onto the boards that this program has written by itself; returns how many scores."""
         return int(self._http.call("POST", f"/runs/{quoted(run_id)}/index", body={})["scores"])

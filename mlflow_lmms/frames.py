@@ -59,3 +59,19 @@ def compare(*run_ids: str, tasks: Sequence[str] = (), client: Client | None = No
         for run_id, told in task["candidates"].items()
     ]
     return pd.DataFrame(rows)
+
+
+def gate(
+    candidate: str, baseline: str, *, suite: str | None = None, client: Client | None = None, **fields: Any
+) -> pd.DataFrame:
+    """A gate's verdict, one row for each task; the verdict itself stands in ``frame.attrs["outcome"]``.
+
+    Args:
+        fields: the others of `Client.gate`. ``frame.attrs["gate"]`` is the whole answer.
+    """
+    import pandas as pd
+
+    told = (client or Client()).gate(candidate, baseline, suite=suite, **fields)
+    frame = pd.DataFrame([{key: value for key, value in task.items() if key != "groups"} for task in told["tasks"]])
+    frame.attrs |= {"outcome": told["outcome"], "gate": told}
+    return frame

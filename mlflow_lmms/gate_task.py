@@ -117,6 +117,7 @@ class Allowed:
 def judge_task(
     rule: TaskRule, baseline: Score | None, candidate: Score | None, vectors: Vectors, guard: Guard, allowed: Allowed
 ) -> TaskGate:
+    """Judge one task; a result that may not be trusted, or is not there, leaves it open."""
     if baseline is None or candidate is None:
         lacking = [who for who, score in (("candidate", candidate), ("baseline", baseline)) if score is None]
         reason = f"the {' and the '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no result"

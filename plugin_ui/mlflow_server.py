@@ -24,6 +24,8 @@ from mlflow.server.auth.config import DEFAULT_AUTHORIZATION_FUNCTION
 from mlflow.server.auth.permissions import (
     MANAGE,
     RESOURCE_TYPE_EXPERIMENT,
+    RESOURCE_TYPE_REGISTERED_MODEL,
+    RESOURCE_TYPE_REGISTERED_MODEL_VERSION,
     RESOURCE_TYPE_RUN,
 )
 from mlflow.server.auth.requirements import ACTION_NOT_DENIED, Requirement
@@ -220,6 +222,15 @@ def may_create_experiment(username: str) -> bool:
 def may_read_model(username: str, name: str) -> bool:
     """Whether MLflow lets this user read a registered model."""
     return bool(auth.store.get_user(username).is_admin or auth._graphql_can_read_model(name, username))
+
+
+def may_update_model(username: str, name: str) -> bool:
+    """Whether MLflow lets this user set tags of the versions of a registered model."""
+    if auth.store.get_user(username).is_admin:
+        return True
+    model = (RESOURCE_TYPE_REGISTERED_MODEL, name)
+    versions = Requirement(RESOURCE_TYPE_REGISTERED_MODEL_VERSION, "*", "update", fallback_if_no_grant=(model,))
+    return bool(auth.authorize(username, model, [versions]))
 
 
 def readable_experiments(username: str | None) -> frozenset[str] | None:

@@ -159,6 +159,22 @@ def require_model(name: str) -> None:
         raise NotFoundError(f"registered model {name!r} does not exist, or you may not read it")
 
 
+def require_model_update(name: str) -> None:
+    """Go on only when the caller may write onto versions of the registered model.
+
+    Raises:
+        NotFoundError: the caller may not even read it, so it is not said whether it exists.
+        NotAllowedError: the caller may read it, but not this.
+    """
+    require_model(name)
+    username = caller().username
+    if username is not None and not mlflow_server.may_update_model(username, name):
+        raise NotAllowedError(
+            f"user {username} may not write onto registered model {name!r}; ask for it without recording the verdict "
+            "(--no-record), or let whoever manages the model grant EDIT in MLflow"
+        )
+
+
 def own_new_experiment(experiment_id: str) -> None:
     """Make the caller the manager of an experiment that the server created on their behalf."""
     username = caller().username

@@ -33,6 +33,7 @@ COMMANDS = {
     "fleet": ("mlflow_lmms.cli.fleet", "fleet", "Show boxes, GPUs and queue; pause and drain boxes; use and quotas."),
     "leaderboard": ("mlflow_lmms.cli.leaderboard", "leaderboard", "Rank the models, with intervals."),
     "compare": ("mlflow_lmms.cli.compare", "compare", "Compare runs with a baseline, task by task."),
+    "gate": ("mlflow_lmms.cli.gate", "gate", "Judge a model against a baseline: pass, fail or inconclusive."),
     "power": ("mlflow_lmms.cli.power", "power", "Plan how many documents an evaluation needs."),
     "catalog": ("mlflow_lmms.cli.catalog", "catalog", "List the benchmarks; show, check and make one."),
     "comparable": ("mlflow_lmms.cli.comparable", "comparable", "Say whether two runs may be compared."),

@@ -78,6 +78,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
     console().print(table)
 
 
+def new_table(*columns: str) -> Table:
+    """An empty table whose cells fold rather than being cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def shown(value: Any) -> str:
     """One value as text for a table cell."""
     if value is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from plugin_ui.api import evaluations, fleet, results, runs, suites, system, worker
+from plugin_ui.api import evaluations, fleet, gates, results, runs, suites, system, worker
 
 blueprint = Blueprint("lmms_api", __name__, url_prefix="/lmms/api/v1")
 
@@ -28,6 +28,7 @@ for _method, _path, _view in (
     ("GET", "/leaderboard", results.leaderboard),
     ("GET", "/comparability", runs.comparability),
     ("GET", "/comparison", runs.compare),
+    ("POST", "/gates", gates.run_gate),
     ("POST", "/runs/<run_id>/index", runs.index_run),
     ("GET", "/suites", suites.search_suites),
     ("GET", "/suites/<name>", suites.read_suite),
