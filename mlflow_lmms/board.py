@@ -1,64 +1,40 @@
-"""The leaderboard: models × tasks with intervals, ties and a mean win rate. Pure: scores in, board out."""
+"""The leaderboard: models × tasks with intervals, ties and an overall score. Pure: scores in, board out."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial as bound
 
-from mlflow_lmms.column_ranks import Rank, column_ranks
-from mlflow_lmms.score import REPORTED, Score, Vectors, flags_of, incomparable
+from mlflow_lmms.board_choice import latest, newest_reported
+from mlflow_lmms.board_column import Cell, Column, RankedColumn, rank_column
+from mlflow_lmms.board_overall import NO_OVERALL, Overall, win_rates
+from mlflow_lmms.column_tests import pair_tests
+from mlflow_lmms.score import REPORTED, Score, Vectors
 
+__all__ = ["Board", "Cell", "Column", "Row", "assemble", "chosen", "make_board"]
 
-@dataclass(frozen=True)
-class Column:
-    """One task of the board."""
-
-    task: str
-    metric: str
-    filter: str
-    higher_is_better: bool | None
-    scale_high: float | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A score on the board. `place` is None where it is not ranked, and `note` says why.
-
-    `flagged` names the warnings that keep it from being ranked, or would if nobody had asked for it.
-    """
-
-    score: Score
-    place: Rank | None = None
-    note: str | None = None
-    flagged: tuple[str, ...] = ()
-
-    @property
-    def rank(self) -> int | None:
-        """The rank that it shows, None where it is not ranked."""
-        return self.place.rank if self.place else None
-
-    @property
-    def tied(self) -> bool:
-        """Whether it shares its rank."""
-        return self.place is not None and self.place.tied
+#: Which of the results that a model has of a task is shown.
+Choose = Callable[[Sequence[Score]], Score]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model. `win_rate` is its mean win rate over its ranked tasks, `coverage` how many of the tasks it has.
+    """One model. `coverage` is how many of the tasks it has; `rank` its place by the overall score.
 
-    `reported` are scores by task that somebody else published: shown beside ours, never ranked or tested.
+    `win_rate` is its mean win rate over its ranked tasks. `overall` is what the board is ordered by, the win rate
+    unless it was asked for another. `reported` are scores by task that somebody else published: shown beside ours,
+    never ranked or tested.
     """
 
     model: str
-    cells: dict[str, Cell]
+    cells: Mapping[str, Cell]
     win_rate: float | None
     coverage: int
     rank: int | None = None
-    reported: dict[str, tuple[Score, ...]] = field(default_factory=dict)
+    reported: Mapping[str, tuple[Score, ...]] = field(default_factory=dict)
+    overall: Overall = NO_OVERALL
 
 
 @dataclass(frozen=True)
@@ -79,116 +55,87 @@ def make_board(scores: Iterable[Score], vectors: Vectors, *, partial: bool = Fal
         flagged: whether results take part whose warnings speak against it.
     """
     everything = list(scores)
+    by_task = chosen(everything, partial=partial)
+    columns = [rank_column(found, bound(pair_tests, vectors=vectors), flagged=flagged) for found in by_task.values()]
     reported = [score for score in everything if score.source == REPORTED]
-    ours = [score for score in everything if score.source != REPORTED]
-    taken = [score for score in ours if partial or not score.partial]
-    latest: dict[tuple[str, str], Score] = {}
-    for score in sorted(taken, key=lambda score: (not score.partial, score.recorded_at)):
-        latest[score.task, score.model] = score
-    columns: list[Column] = []
-    cells: dict[str, dict[str, Cell]] = {}
-    for task in sorted({task for task, _ in latest}):
-        column, found = _column([score for (name, _), score in latest.items() if name == task], vectors, flagged)
-        columns.append(column)
-        for model, cell in found.items():
-            cells.setdefault(model, {})[task] = cell
-    rows = _rows(columns, cells)
-    beside = _reported(reported)
-    columns += _reported_columns(reported, {column.task for column in columns})
-    return Board(tuple(sorted(columns, key=lambda c: c.task)), _with_reported(rows, beside), _left_out(ours, taken))
+    return assemble(columns, win_rates(columns), reported, left_out=left_out(everything, partial=partial))
 
 
-def _column(scores: Sequence[Score], vectors: Vectors, flagged: bool) -> tuple[Column, dict[str, Cell]]:
-    reference = _reference(scores)
-    flags = {score.model: flags_of(score) for score in scores}
-    notes = {score.model: incomparable(reference, score) for score in scores}
-    if notes[reference.model] is not None:
-        notes[reference.model] = "it does not tell which documents it is over: nothing can be compared with it"
-    ordered_by = [
-        score
-        for score in scores
-        if notes[score.model] is None and score.higher_is_better is not None and (flagged or not flags[score.model])
-    ]
-    higher_is_better = any(score.higher_is_better for score in ordered_by)
-    ranks = column_ranks(ordered_by, vectors, higher_is_better=higher_is_better)
-    cells = {
-        score.model: Cell(score, ranks.get(score.model), notes[score.model], flags[score.model]) for score in scores
+def chosen(scores: Iterable[Score], *, partial: bool, choose: Choose = latest) -> dict[str, list[Score]]:
+    """By task one result of each model; published ones are none of them."""
+    found: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
+    for score in scores:
+        if score.source != REPORTED and (partial or not score.partial):
+            found[score.task][score.model].append(score)
+    return {
+        task: [some[0] if len(some) == 1 else choose(some) for some in by_model.values()]
+        for task, by_model in found.items()
     }
-    column = Column(
-        reference.task, reference.metric, reference.filter, reference.higher_is_better, reference.scale_high
-    )
-    return column, cells
 
 
-def _reference(scores: Sequence[Score]) -> Score:
-    """The result that most others are comparable with; of several the newest.
-
-    A sound one is preferred, so that flagged results do not decide what a column is about.
-    """
-    kinds = {score.run_id: _kind(score) for score in scores}
-    examples = {kinds[score.run_id]: score for score in scores}
-    counts = Counter(kinds.values())
-
-    @cache
-    def company(kind: str) -> int:
-        return sum(n for other, n in counts.items() if incomparable(examples[kind], examples[other]) is None)
-
-    return max(scores, key=lambda score: (company(kinds[score.run_id]), not flags_of(score), score.recorded_at))
-
-
-def _kind(score: Score) -> str:
-    return json.dumps([score.metric, score.filter, score.factor, score.fingerprint], sort_keys=True)
-
-
-def _rows(columns: Sequence[Column], cells: dict[str, dict[str, Cell]]) -> list[Row]:
-    rates = _win_rates(columns, cells)
-    rows = [Row(model, found, rates.get(model), len(found)) for model, found in cells.items()]
-    rows.sort(key=lambda row: (row.win_rate is None, -(row.win_rate or 0.0), row.model))
-    places = {row.model: 1 + sum(1 for r in rows if (r.win_rate or 0) > (row.win_rate or 0)) for row in rows}
-    return [replace(row, rank=places[row.model] if row.win_rate is not None else None) for row in rows]
-
-
-def _win_rates(columns: Sequence[Column], cells: dict[str, dict[str, Cell]]) -> dict[str, float]:
-    """Mean over tasks of the share of other models that a model beats; those it ties with count half."""
-    shares: dict[str, list[float]] = {}
-    for column in columns:
-        ranks = {m: found[column.task].rank for m, found in cells.items() if column.task in found}
-        field_ = {model: rank for model, rank in ranks.items() if rank is not None}
-        for model, rank in field_.items():
-            others = [other for name, other in field_.items() if name != model]
-            if others:
-                won = sum(1.0 if other > rank else 0.5 if other == rank else 0.0 for other in others)
-                shares.setdefault(model, []).append(won / len(others))
-    return {model: sum(found) / len(found) for model, found in shares.items()}
-
-
-def _reported(scores: Iterable[Score]) -> dict[str, dict[str, tuple[Score, ...]]]:
-    """Published scores by model and task; of one source, task and metric the newest."""
-    newest: dict[tuple[str, str, str, str, str], Score] = {}
-    for score in sorted(scores, key=lambda score: score.recorded_at):
-        newest[score.model, score.task, score.metric, score.filter, score.reported_source or ""] = score
-    found: dict[str, dict[str, tuple[Score, ...]]] = defaultdict(dict)
-    for (model, task, *_), score in sorted(newest.items()):
-        found[model][task] = (*found[model].get(task, ()), score)
-    return found
-
-
-def _reported_columns(scores: Iterable[Score], known: set[str]) -> list[Column]:
-    """Columns of tasks that only published scores speak of."""
-    found = {
-        score.task: Column(score.task, score.metric, score.filter, score.higher_is_better, score.scale_high)
-        for score in scores
-        if score.task not in known
-    }
-    return list(found.values())
-
-
-def _with_reported(rows: Sequence[Row], beside: Mapping[str, dict[str, tuple[Score, ...]]]) -> tuple[Row, ...]:
-    ours = {row.model for row in rows}
-    others = [Row(model, {}, None, 0, reported=found) for model, found in sorted(beside.items()) if model not in ours]
-    return (*(replace(row, reported=beside.get(row.model, {})) for row in rows), *others)
-
-
-def _left_out(everything: Sequence[Score], taken: Sequence[Score]) -> tuple[str, ...]:
-    count = len(everything) - len(taken)
+def left_out(scores: Iterable[Score], *, partial: bool) -> tuple[str, ...]:
+    """Which of the results have no place on the board, in words."""
+    count = 0 if partial else sum(score.partial and score.source != REPORTED for score in scores)
     return (f"{count} result{'s' if count > 1 else ''} over a part of a task's documents",) if count else ()
+
+
+def assemble(
+    columns: Sequence[RankedColumn],
+    overall: Mapping[str, Overall],
+    reported: Sequence[Score] = (),
+    *,
+    pinned: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+) -> Board:
+    """Put ranked columns beside each other.
+
+    Args:
+        overall: of each model that has one; the rows are ordered by it.
+        pinned: tasks whose columns come first, in this order.
+    """
+    rows = _rows(columns, overall, newest_reported(reported))
+    shown = {column.column.task: column.column for column in columns}
+    for score in reported:  # tasks that only published scores speak of
+        shown.setdefault(
+            score.task,
+            Column(score.task, score.metric, score.filter, score.higher_is_better, score.scale_high),
+        )
+    first = [shown.pop(task, Column(task, "", "", None)) for task in dict.fromkeys(pinned)]
+    return Board((*first, *(shown[task] for task in sorted(shown))), tuple(rows), tuple(left_out))
+
+
+def _rows(columns: Sequence[RankedColumn], overall: Mapping[str, Overall], reported: Sequence[Score]) -> list[Row]:
+    cells: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for column in columns:
+        task = column.column.task
+        for model, cell in column.cells.items():
+            cells[model][task] = cell
+    beside: dict[str, dict[str, tuple[Score, ...]]] = defaultdict(dict)
+    for score in reported:
+        beside[score.model][score.task] = (*beside[score.model].get(score.task, ()), score)
+    rates = {model: found.value for model, found in win_rates(columns).items()}
+    values = {model: found.value for model, found in overall.items() if found.value is not None and model in cells}
+    places = _places(values)
+    ours = [
+        Row(
+            model=model,
+            cells=found,
+            win_rate=rates.get(model),
+            coverage=len(found),
+            rank=places.get(model),
+            reported=beside.get(model, {}),
+            overall=overall.get(model, NO_OVERALL),
+        )
+        for model, found in cells.items()
+    ]
+    ours.sort(key=lambda row: (row.model not in values, -values.get(row.model, 0.0), row.model))
+    others = [Row(model, {}, None, 0, reported=beside[model]) for model in sorted(beside.keys() - cells.keys())]
+    return ours + others
+
+
+def _places(values: Mapping[str, float]) -> dict[str, int]:
+    """The place of each by its value, the largest first; equal ones share theirs."""
+    first: dict[float, int] = {}
+    for place, value in enumerate(sorted(values.values(), reverse=True), start=1):
+        first.setdefault(value, place)
+    return {model: first[value] for model, value in values.items()}

@@ -12,10 +12,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
-from mlflow_lmms.score import REPORTED, Score, flags_of, incomparable
-
-#: The warning of a result that somebody declared wrong.
-INVALIDATED = "invalidated"
+from mlflow_lmms.score import REPORTED, Score, flags_of, incomparable, is_invalidated
 
 
 class Kept(NamedTuple):
@@ -27,8 +24,9 @@ class Kept(NamedTuple):
 
 
 def kind_of(score: Score) -> str:
-    """A text that is the same for results of a task which are made in the same way."""
-    return json.dumps([score.metric, score.filter, score.factor, score.fingerprint], sort_keys=True)
+    """The same text for results of a task which are made in the same way, and stand or fall together."""
+    told = [score.metric, score.filter, score.factor, is_invalidated(score), score.fingerprint]
+    return json.dumps(told, sort_keys=True)
 
 
 def latest(scores: Iterable[Score]) -> Score:
@@ -98,4 +96,4 @@ def _goodness(score: Score, higher_is_better: bool | None) -> float:
 
 
 def _order(score: Score) -> tuple[bool, bool, float, str]:
-    return INVALIDATED not in score.warnings, not score.partial, score.recorded_at, score.run_id
+    return not is_invalidated(score), not score.partial, score.recorded_at, score.run_id

@@ -48,8 +48,8 @@ class BoardQuery(BaseModel):
         tags: tags of runs as ``key=value``; all must hold.
         since, until: when a result was recorded, in unix seconds.
         min_size, max_size: billions of parameters of a registered model's version.
-        versions: ``all``; ``latest``: the highest version of each model that has a result here; ``best``: the one with
-            the best overall score; ``@alias``: those with this alias.
+        versions: ``all``; ``latest``: the highest version of each model that has a result here; ``best``: the one
+            with the best overall score; ``@alias``: those with this alias.
         result: which of several results of one model on one task is shown.
         overall: mean win rate, mean of scores on a scale from 0 to 1, or such a mean with the suite's weights.
         partial, flagged: whether results over a part of the documents, and results whose warnings speak against it,

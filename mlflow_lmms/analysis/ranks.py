@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from mlflow_lmms.analysis.holm import holm
+from mlflow_lmms.analysis.holm import holm_array
 from mlflow_lmms.analysis.mean_interval import LEVEL, Interval
 
 Matrix = NDArray[np.float64]
@@ -43,7 +43,7 @@ def ranks(values: NDArray[np.float64], p_value: Matrix, alpha: float = 1 - LEVEL
     count = len(values)
     upper = np.triu_indices(count, 1)
     adjusted = np.ones((count, count))
-    adjusted[upper] = adjusted.T[upper] = holm(list(p_value[upper]))
+    adjusted[upper] = adjusted.T[upper] = holm_array(p_value[upper])
     beats = (adjusted < alpha) & (values[:, np.newaxis] > values[np.newaxis, :])
     return Ranks(
         first=1 + beats.sum(axis=0),
@@ -93,6 +93,6 @@ def win_rate_interval(shares: NDArray[np.float64]) -> Interval | None:
     """
     if len(shares) < 2:
         return None
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(shares) - 1)) * float(shares.std(ddof=1)) / len(shares) ** 0.5
+    half = float(special.stdtrit(len(shares) - 1, (1 + LEVEL) / 2)) * float(shares.std(ddof=1)) / len(shares) ** 0.5
     mean = float(shares.mean())
     return Interval(max(0.0, mean - half), min(1.0, mean + half), "student-t over benchmarks")
