@@ -7,7 +7,7 @@ Lua scripts alone; here they are only read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -81,18 +81,8 @@ class Lease:
     delivering: bool = False
 
     @staticmethod
-    def from_fields(identifier: str, fields: Mapping[str, str], expires_at: float) -> Lease | None:
-        """Read a lease's hash (decoded text); one that a worker of the version before wrote has fewer fields.
-
-        None where it is damaged or gone: its holder is known by nothing else, and loses the part.
-        """
-        try:
-            return Lease._read(identifier, fields, expires_at)
-        except (KeyError, ValueError, TypeError):
-            return None
-
-    @staticmethod
-    def _read(identifier: str, fields: Mapping[str, str], expires_at: float) -> Lease:
+    def from_fields(identifier: str, fields: Mapping[str, str], expires_at: float) -> Lease:
+        """Read a lease's hash (decoded text); one that a worker of the version before wrote has fewer fields."""
         return Lease(
             job_id=identifier,
             box=fields["box"],
@@ -106,6 +96,16 @@ class Lease:
             since=float(fields.get("since") or 0.0),
             delivering=fields.get("delivering") == "1",
         )
+
+
+def sound_leases(
+    entries: Iterable[tuple[bytes | str, float]], hashes: Iterable[Mapping[bytes | str, bytes | str]]
+) -> Iterator[Lease]:
+    """The leases of `LEASES_KEY` (job and expiry) with their hashes; one that is damaged or gone is left out."""
+    for (member, expires_at), fields in zip(entries, hashes, strict=True):
+        with suppress(KeyError, ValueError, TypeError):
+            told = {_text(name): _text(value) for name, value in fields.items()}
+            yield Lease.from_fields(_text(member), told, float(expires_at))
 
 
 class EvaluationQueue:
@@ -198,11 +198,7 @@ class EvaluationQueue:
             for member, _ in entries:
                 pipeline.hgetall(lease_key(member.decode()))
             hashes = pipeline.execute()
-        read = (
-            Lease.from_fields(member.decode(), _decoded(fields), float(score))
-            for (member, score), fields in zip(entries, hashes, strict=True)
-        )
-        return {lease.job_id: lease for lease in read if lease is not None}
+        return {lease.job_id: lease for lease in sound_leases(entries, hashes)}
 
     def next_token(self, at_least: int = 0) -> int:
         """A fencing token larger than every earlier one and than `at_least`."""
@@ -233,5 +229,5 @@ class EvaluationQueue:
             self._redis.srem(CANCEL_KEY, run_id)
 
 
-def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in fields.items()}
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import redis
 from rq.defaults import RQ_KEY_PREFIX
 
-from mlflow_lmms.evaluation_queue import Lease
+from mlflow_lmms.evaluation_queue import Lease, sound_leases
 from mlflow_lmms.planner.plan import DEFAULT
 from mlflow_lmms.queue_keys import (
     LEASES_KEY,
@@ -164,11 +164,7 @@ class LeaseBook:
             for member, _ in entries:
                 pipeline.hgetall(lease_key(_text(member)))
             hashes = pipeline.execute()
-        read = (
-            Lease.from_fields(_text(member), _decoded(fields), float(score))
-            for (member, score), fields in zip(entries, hashes, strict=True)
-        )
-        return [lease for lease in read if lease is not None]
+        return list(sound_leases(entries, hashes))
 
     def now(self) -> float:
         """The time of Redis, in unix seconds."""
@@ -198,7 +194,3 @@ def _claimed(answer: Any, slot: Slot, ttl_s: float) -> Claim | None:
 
 def _text(value: bytes | str | int) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _decoded(fields: dict[bytes | str, bytes | str]) -> dict[str, str]:
-    return {_text(key): _text(value) for key, value in fields.items()}
