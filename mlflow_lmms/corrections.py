@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from mlflow_lmms.errors import ConflictError
@@ -161,7 +161,7 @@ def _standing(
     session: Session, run_ids: Collection[str], task: str | None = None
 ) -> dict[tuple[str, str], Correction]:
     """The entries that count now, by run and task; results that were restored have none."""
-    newest: Select[tuple[int | None]] = (
+    newest = (
         select(func.max(CorrectionRow.correction_id))
         .where(CorrectionRow.run_id.in_(run_ids))
         .group_by(CorrectionRow.run_id, CorrectionRow.task)

@@ -27,6 +27,8 @@ _TEXT = ("input", "target")
 _NEEDED = ("doc_id", "doc_hash", *_TEXT, "responses")
 _ERRORED = "errored"
 _MEDIA = "media"
+#: Where `contains` looks.
+TEXT_COLUMNS = (*_TEXT, "responses")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def read_samples(
     Raises:
         UnreadableOutputError: the file is no samples table.
     """
-    with _Table(file) as table:
+    with SamplesTable(file) as table:
         column = score_column(metric, filter_name) if metric is not None and wrong_only else None
         if column not in table.names:
             column = None
@@ -107,7 +109,7 @@ def read_samples(
         indices = wanted.among(table)
         page = [int(index) for index in indices[offset : offset + limit]]
         found = zip(page, table.rows(page, table.names), strict=True)
-        return SamplesPage(tuple(_sample(index, row) for index, row in found), len(indices))
+        return SamplesPage(tuple(sample_of(index, row) for index, row in found), len(indices))
 
 
 def read_media(file: Path, index: int, number: int) -> tuple[str, bytes]:
@@ -116,7 +118,7 @@ def read_media(file: Path, index: int, number: int) -> tuple[str, bytes]:
     Raises:
         NotFoundError: no such sample, or no such picture of it.
     """
-    with _Table(file) as table:
+    with SamplesTable(file) as table:
         known = 0 <= index < table.count and _MEDIA in table.names
         pictures = _stored(next(table.rows([index], [_MEDIA]))) if known else []
     if not 0 <= number < len(pictures):
@@ -124,7 +126,7 @@ def read_media(file: Path, index: int, number: int) -> tuple[str, bytes]:
     return str(pictures[number]["mime"]), bytes(pictures[number]["data"])
 
 
-class _Table:
+class SamplesTable:
     """An open samples table that is read by row groups."""
 
     def __init__(self, file: Path) -> None:
@@ -141,7 +143,7 @@ class _Table:
             self._file.close()
             raise UnreadableOutputError(f"{self._name} is no samples table: it has no column {', '.join(missing)}")
 
-    def __enter__(self) -> _Table:
+    def __enter__(self) -> SamplesTable:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,7 +152,14 @@ class _Table:
     def groups(self, columns: Sequence[str]) -> Iterator[Any]:
         """These columns of all rows, one row group at a time."""
         for number in range(len(self._sizes)):
-            yield self._read(number, columns)
+            yield self.group(number, columns)
+
+    def bounds(self) -> Iterator[tuple[int, int]]:
+        """First row of each row group, and the row after its last."""
+        start = 0
+        for size in self._sizes:
+            yield start, start + size
+            start += size
 
     def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """These columns of the rows with ascending indices; only the row groups that hold one are read."""
@@ -159,12 +168,13 @@ class _Table:
         for number in np.unique(numbers):
             start = int(ends[number]) - self._sizes[number]
             inside = [index - start for index, own in zip(indices, numbers, strict=True) if own == number]
-            yield from self._read(int(number), columns).take(pa.array(inside, pa.int64())).to_pylist()
+            yield from self.group(int(number), columns).take(pa.array(inside, pa.int64())).to_pylist()
 
-    def _read(self, group: int, columns: Sequence[str]) -> Any:
+    def group(self, number: int, columns: Sequence[str]) -> Any:
+        """These columns of one row group."""
         try:
             # For pyarrow "a.b" also names the field b of a column a: select takes such company out again.
-            return self._file.read_row_group(group, columns=list(columns)).select(list(columns))
+            return self._file.read_row_group(number, columns=list(columns)).select(list(columns))
         except (OSError, pa.ArrowException) as error:
             raise UnreadableOutputError(f"{self._name} is no samples table: {error}") from None
 
@@ -178,9 +188,9 @@ class _Wanted:
     errored: bool
     words: Sequence[str]
 
-    def among(self, table: _Table) -> NDArray[np.int64] | range:
+    def among(self, table: SamplesTable) -> NDArray[np.int64] | range:
         """The indices of the rows that are wanted."""
-        columns = ([self.wrong] if self.wrong else []) + ([*_TEXT, "responses"] if self.words else [])
+        columns = ([self.wrong] if self.wrong else []) + (list(TEXT_COLUMNS) if self.words else [])
         if self.errored:
             if _ERRORED not in table.names:
                 return range(0)
@@ -199,11 +209,12 @@ class _Wanted:
         if self.errored:
             wanted = pc.and_(wanted, pc.is_valid(rows[_ERRORED]))
         for word in self.words:
-            wanted = pc.and_(wanted, _contains(rows, word))
+            wanted = pc.and_(wanted, contains(rows, word))
         return wanted
 
 
-def _contains(rows: Any, word: str) -> Any:
+def contains(rows: Any, word: str) -> Any:
+    """Which of the rows have the word in their input, target or a response."""
     found = pa.array([False] * rows.num_rows, pa.bool_())
     texts = [rows[name] for name in _TEXT] + [pc.binary_join(rows["responses"], "\n")]
     for text in texts:
@@ -216,7 +227,8 @@ def _stored(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [item for item in row.get(_MEDIA) or [] if item.get("data") is not None]
 
 
-def _sample(index: int, row: dict[str, Any]) -> Sample:
+def sample_of(index: int, row: dict[str, Any]) -> Sample:
+    """The sample in row `index`, whose columns are given."""
     return Sample(
         index=index,
         doc_id=row["doc_id"],
