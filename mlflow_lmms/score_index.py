@@ -1,75 +1,122 @@
-"""The score index: the MLflow runs' metrics as rows that boards are made of; rebuilt from the runs at will."""
+"""The score index: the MLflow runs' metrics as rows that boards are made of; rebuilt from the runs at will.
+
+`score_feed` decides when to look at which run; what rows a run makes stands in `run_scores`.
+"""
 
 from __future__ import annotations
 
-import json
-import math
+from collections import defaultdict
 from collections.abc import Collection
-from contextlib import suppress
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
-from mlflow.exceptions import MlflowException
-from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError
+from mlflow.entities import Run
+from sqlalchemy import Select, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from mlflow_lmms.board_cells import BoardCells, Touched
 from mlflow_lmms.corrections import apply_corrections
-from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_store import EvaluationStore
-from mlflow_lmms.names import MetricName, Tag, cut
-from mlflow_lmms.recorded_run import (
-    CLIENT,
-    is_partial,
-    metric_values,
-    model_label,
-    recorded_tasks,
-    suite_of,
-    tag_object,
+from mlflow_lmms.run_scores import (
+    digest_of,
+    indexed_model,
+    indexed_source,
+    is_deleted,
+    is_ours,
+    score_rows,
+    suite_revision,
 )
+from mlflow_lmms.run_tables import RunTables
 from mlflow_lmms.score import Score
+from mlflow_lmms.score_rows import score_columns, score_of
 from mlflow_lmms.sql.schema import EvaluationRow, IndexedRunRow, ScoreRow, TaskRow
 
-_RUNS_AT_ONCE = 100
-_LONGEST = 500
-_SOURCE_LONGEST = 16
+_EMPTY = {"experiment_id": "", "model": "", "source": "", "created_at": 0.0, "digest": ""}
 
 
 class ScoreIndex:
     """Writes and reads `lmms_scores`."""
 
-    def __init__(self, store: EvaluationStore, client: MlflowClient) -> None:
+    def __init__(self, store: EvaluationStore, runs: RunTables, cells: BoardCells) -> None:
         self._store = store
-        self._client = client
+        self._runs = runs
+        self._cells = cells
 
     def refresh(self, evaluation: Evaluation, _task: str = "") -> None:
         """`refresh_run`, as the lifecycle calls it when a task has finished."""
         self.refresh_run(evaluation.run_id)
 
     def refresh_run(self, run_id: str) -> int:
-        """Read the run's metrics and put them in place of what the index held of it; returns how many there are.
+        """`refresh_runs` of one run."""
+        return self.refresh_runs([run_id])
 
-        Everything comes from the run itself, so that it does not matter who wrote it. Of a deleted run nothing stays.
+    def refresh_runs(self, run_ids: Collection[str]) -> int:
+        """Read the runs and put their scores in place of what the index held of them; returns how many there are.
+
+        Everything comes from the runs themselves, so that it does not matter who wrote them. Of a run that is
+        deleted, gone or not ours no score stays.
 
         Raises:
-            UnavailableError: MLflow does not hand out the run.
+            UnavailableError: MLflow's database does not answer; the index is as it was.
         """
         with self._store.session() as session, session.begin():
-            # Locked before the run is read: of two tasks that end at once the later reader must write last.
-            row = _locked(session, run_id)
-            try:
-                run = self._client.get_run(run_id)
-            except MlflowException as error:
-                raise UnavailableError(f"the scores of run {run_id} cannot be read: {error.message}") from None
-            session.execute(delete(ScoreRow).where(ScoreRow.run_id == run_id))
-            found = _rows(run, _attempts(session, run_id)) if run.info.lifecycle_stage == "active" else []
-            apply_corrections(session, run_id, found)
+            # Locked before the runs are read: of two tasks that end at once the later reader must write last.
+            rows = _locked(session, run_ids)
+            runs = self._runs.read(rows.keys())
+            touched = _places(session, rows.keys())
+            session.execute(delete(ScoreRow).where(ScoreRow.run_id.in_(rows.keys())))
+            attempts = _attempts(session, rows.keys())
+            found = [
+                score
+                for run_id, row in rows.items()
+                for score in self._scores(session, row, runs.get(run_id), attempts[run_id])
+            ]
             session.add_all(found)
-            row.experiment_id, row.model = str(run.info.experiment_id), model_label(run)[:_LONGEST]
-            row.source, row.created_at = _source(run) if found else "", (run.info.start_time or 0) / 1000
+            session.flush()
+            touched |= {Touched(score.experiment_id, score.model, score.task) for score in found}
+            self._cells.follow(session, touched)
         return len(found)
+
+    def _scores(
+        self, session: Session, row: IndexedRunRow, run: Run | None, attempts: dict[str, int]
+    ) -> list[ScoreRow]:
+        """What the run's rows are now; notes the run itself, or forgets it when it is gone or not ours."""
+        if run is None or not is_ours(run):
+            self._cells.describe(session, row.run_id, {})
+            session.delete(row)
+            return []
+        found = score_rows(run, attempts)
+        apply_corrections(session, row.run_id, found)
+        self._cells.describe(session, row.run_id, {} if is_deleted(run) else run.data.tags)
+        row.experiment_id, row.model = str(run.info.experiment_id), indexed_model(run)
+        row.source, row.created_at = indexed_source(run) if found else "", (run.info.start_time or 0) / 1000
+        row.digest, row.suite_revision = digest_of(run), suite_revision(run)
+        return found
+
+    def concerned(self, run_ids: Collection[str]) -> set[str]:
+        """Those of the runs that have, or had when they were last looked at, anything of ours."""
+        return self._runs.with_results(run_ids) | self._digests(run_ids).keys()
+
+    def outdated(self, run_ids: Collection[str]) -> list[str]:
+        """Those of the runs that are no longer as the index knows them; runs of others cost one look for all."""
+        known = self._digests(run_ids)
+        ours = self._runs.with_results(run_ids) | known.keys()
+        runs = self._runs.read(ours)
+        return sorted(id_ for id_ in ours if id_ not in runs or digest_of(runs[id_]) != known.get(id_))
+
+    def known_between(self, after: str, last: str | None) -> list[str]:
+        """Runs that the index knows, with ids above `after` and up to `last` (None: to the end)."""
+        query = select(IndexedRunRow.run_id).where(IndexedRunRow.run_id > after)
+        if last is not None:
+            query = query.where(IndexedRunRow.run_id <= last)
+        with self._store.session() as session:
+            return list(session.scalars(query))
+
+    def _digests(self, run_ids: Collection[str]) -> dict[str, str]:
+        query = select(IndexedRunRow.run_id, IndexedRunRow.digest).where(IndexedRunRow.run_id.in_(run_ids))
+        with self._store.session() as session:
+            return {row.run_id: row.digest for row in session.execute(query)}
 
     def primary_scores(
         self,
@@ -80,7 +127,7 @@ class ScoreIndex:
         models: Collection[str] | None = None,
     ) -> list[Score]:
         """Primary scores of runs that are not deleted. `experiment_ids` None means all, an empty one none."""
-        query = select(ScoreRow).where(ScoreRow.primary, ScoreRow.dimension == "")
+        query = _primary()
         if experiment_ids is not None:
             query = query.where(ScoreRow.experiment_id.in_(experiment_ids))
         if suite is not None:
@@ -89,16 +136,15 @@ class ScoreIndex:
             query = query.where(ScoreRow.task.in_(tasks))
         if models is not None:
             query = query.where(ScoreRow.model.in_(models))
-        with self._store.session() as session:
-            rows = list(session.scalars(query))
-        alive = self._active({row.run_id: row.experiment_id for row in rows})
-        return [_score(row) for row in rows if row.run_id in alive]
+        return self._found(query)
 
     def of_runs(self, run_ids: Collection[str]) -> list[Score]:
-        """Primary scores of these runs, whatever became of them; who may read them is for the caller to ask."""
-        query = select(ScoreRow).where(ScoreRow.primary, ScoreRow.dimension == "", ScoreRow.run_id.in_(run_ids))
+        """Primary scores of these runs as far as they are not deleted; who may read them is for the caller to ask."""
+        return self._found(_primary().where(ScoreRow.run_id.in_(run_ids)))
+
+    def _found(self, query: Select[Any]) -> list[Score]:
         with self._store.session() as session:
-            return [_score(row) for row in session.scalars(query)]
+            return [score_of(row) for row in session.execute(query)]
 
     def suites(self, experiment_ids: Collection[str] | None) -> list[str]:
         """Names of the suites that have scores."""
@@ -128,135 +174,43 @@ class ScoreIndex:
         if model is not None:
             query = query.where(IndexedRunRow.model == model)
         found: list[Run] = []
-        while len(found) < limit:  # deleted runs leave gaps
+        while len(found) < limit:  # runs that were deleted a moment ago leave gaps
             with self._store.session() as session:
                 older = query if before is None else query.where(IndexedRunRow.created_at < before)
                 rows = list(session.scalars(older))
-            active = self._active({row.run_id: row.experiment_id for row in rows})
-            found += [active[row.run_id] for row in rows if row.run_id in active]
+            runs = self._runs.read([row.run_id for row in rows])
+            found += [runs[row.run_id] for row in rows if row.run_id in runs and not is_deleted(runs[row.run_id])]
             if len(rows) < limit:
                 break
             before = rows[-1].created_at
         return found[:limit]
 
-    def _active(self, runs: dict[str, str]) -> dict[str, Run]:
-        """Those of the runs (id → experiment) that are not deleted."""
-        active: dict[str, Run] = {}
-        run_ids = list(runs)
-        for start in range(0, len(run_ids), _RUNS_AT_ONCE):
-            some = run_ids[start : start + _RUNS_AT_ONCE]
-            listed = ", ".join(f"'{run_id}'" for run_id in some)
-            found = self._client.search_runs(
-                sorted({runs[run_id] for run_id in some}),
-                f"attributes.run_id IN ({listed})",
-                run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=_RUNS_AT_ONCE,
-            )
-            active |= {run.info.run_id: run for run in found}
-        return active
+
+def _primary() -> Select[Any]:
+    return select(*score_columns(ScoreRow)).where(ScoreRow.primary, ScoreRow.dimension == "")
 
 
-def _locked(session: Session, run_id: str) -> IndexedRunRow:
-    """The run's own row, made when it is not there; one transaction at a time has it."""
-    with suppress(IntegrityError), session.begin_nested():
-        session.add(IndexedRunRow(run_id=run_id, experiment_id="", model="", source="", created_at=0.0))
-    return session.get_one(IndexedRunRow, run_id, with_for_update=True, populate_existing=True)
+def _locked(session: Session, run_ids: Collection[str]) -> dict[str, IndexedRunRow]:
+    """The runs' own rows, made where they are not there; held by one transaction at a time, taken in order."""
+    wanted = sorted(set(run_ids))
+    if not wanted:
+        return {}
+    add = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    rows = [{"run_id": run_id, **_EMPTY} for run_id in wanted]
+    session.execute(add(IndexedRunRow).on_conflict_do_nothing(), rows)
+    query = select(IndexedRunRow).where(IndexedRunRow.run_id.in_(wanted)).order_by(IndexedRunRow.run_id)
+    found = session.scalars(query.with_for_update(), execution_options={"populate_existing": True})
+    return {row.run_id: row for row in found}
 
 
-def _attempts(session: Session, run_id: str) -> dict[str, int]:
-    found = session.execute(select(TaskRow.task, TaskRow.attempt).where(TaskRow.run_id == run_id))
-    return {row.task: row.attempt for row in found}
+def _places(session: Session, run_ids: Collection[str]) -> set[Touched]:
+    query = select(ScoreRow.experiment_id, ScoreRow.model, ScoreRow.task).distinct()
+    return {Touched(*row) for row in session.execute(query.where(ScoreRow.run_id.in_(run_ids)))}
 
 
-def _rows(run: Run, attempts: dict[str, int]) -> list[ScoreRow]:
-    values = {name: value for name, value in metric_values(run).items() if math.isfinite(value)}
-    tasks = set(recorded_tasks(run.data.tags))
-    return [
-        _row(name, value, values, run, attempts.get(name.task, 1))
-        for name, value in values.items()
-        if name.statistic is None and name.task in tasks
-    ]
-
-
-def _row(name: MetricName, value: float, values: dict[MetricName, float], run: Run, attempt: int) -> ScoreRow:
-    tags = run.data.tags
-    primary = tag_object(tags, Tag.primary(name.task))
-    count = values.get(name.of("n"))
-    is_primary = (primary.get("metric"), primary.get("filter")) == (name.metric, name.filter)
-    told = primary if is_primary else {}
-    return ScoreRow(
-        run_id=run.info.run_id,
-        task=name.task,
-        metric=name.metric,
-        filter=name.filter,
-        dimension=cut(name.dimension or ""),
-        slice=cut(name.value or ""),
-        experiment_id=str(run.info.experiment_id),
-        model=model_label(run)[:_LONGEST],
-        suite=cut(suite_of(run)),
-        value=value,
-        low=values.get(name.of("ci_low")),
-        high=values.get(name.of("ci_high")),
-        n=int(count) if count is not None else None,
-        higher_is_better=_truth(told.get("higher_is_better")),
-        primary=is_primary,
-        partial=is_partial(run, name.task),
-        attempt=attempt,
-        fingerprint=json.dumps(tag_object(tags, Tag.fingerprint(name.task))),
-        recorded_at=_number(primary.get("recorded_at")) or (run.info.start_time or 0) / 1000,
-        source=_source(run),
-        reported_source=tags.get(Tag.REPORTED_SOURCE, "")[:_LONGEST] or None,
-        warnings=json.dumps(_warning_names(told.get("warnings"))),
-        factor=_number(told.get("factor")),
-        scale_high=_scale_high(told.get("scale")),
-    )
-
-
-def _source(run: Run) -> str:
-    return str(run.data.tags.get(Tag.SOURCE) or CLIENT)[:_SOURCE_LONGEST]
-
-
-def _warning_names(told: Any) -> list[str]:
-    items = told if isinstance(told, list) else []
-    names = [item.get("name") if isinstance(item, dict) else item for item in items]
-    return [name for name in names if isinstance(name, str)]
-
-
-def _scale_high(told: Any) -> float | None:
-    return _number(told.get("high") if isinstance(told, dict) else told)
-
-
-def _number(told: Any) -> float | None:
-    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
-        return None
-    return float(told)
-
-
-def _truth(told: Any) -> bool | None:
-    return told if isinstance(told, bool) else None
-
-
-def _score(row: ScoreRow) -> Score:
-    return Score(
-        run_id=row.run_id,
-        experiment_id=row.experiment_id,
-        model=row.model,
-        suite=row.suite,
-        task=row.task,
-        metric=row.metric,
-        filter=row.filter,
-        value=row.value,
-        low=row.low,
-        high=row.high,
-        n=row.n,
-        higher_is_better=row.higher_is_better,
-        partial=row.partial,
-        attempt=row.attempt,
-        fingerprint=json.loads(row.fingerprint),
-        recorded_at=row.recorded_at,
-        source=row.source,
-        reported_source=row.reported_source,
-        warnings=tuple(json.loads(row.warnings)),
-        factor=row.factor,
-        scale_high=row.scale_high,
-    )
+def _attempts(session: Session, run_ids: Collection[str]) -> defaultdict[str, dict[str, int]]:
+    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    query = select(TaskRow.run_id, TaskRow.task, TaskRow.attempt).where(TaskRow.run_id.in_(run_ids))
+    for row in session.execute(query):
+        found[row.run_id][row.task] = row.attempt
+    return found

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from mlflow_lmms.board_cells import BoardCells
 from mlflow_lmms.box_admin import BoxAdmin
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
 from mlflow_lmms.database import database_url, open_database
@@ -33,7 +34,9 @@ from mlflow_lmms.reaper import Reaper
 from mlflow_lmms.recorded_run import has_results, recorded_evaluation
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.run_reader import FetchArtifact, RunReader
+from mlflow_lmms.run_tables import RunTables
 from mlflow_lmms.scheduler import Scheduler
+from mlflow_lmms.score_feed import ScoreFeed
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.spreading import Spreading
@@ -54,6 +57,8 @@ class Services:
     lifecycle: Lifecycle
     submission: Submission
     scores: ScoreIndex
+    feed: ScoreFeed
+    run_tables: RunTables
     reader: RunReader
     reaper: Reaper
     fleet: FleetView
@@ -131,7 +136,8 @@ def build_services(
     queue = EvaluationQueue(settings.redis_address)
     events = EventLog(settings.redis_address)
     mirror = RunMirror(client)
-    scores = ScoreIndex(store, client)
+    runs = RunTables(backend_store_uri)
+    scores = ScoreIndex(store, runs, BoardCells())
     catalogue = _once(lambda: read_catalogue(settings.task_folders))
     fleet, orders = FleetView(settings.redis_address), FleetOrders(settings.redis_address)
     use, quotas, box_admin = GpuUse(store.engine), QuotaStore(store.engine), BoxAdmin(store.engine, fleet, orders)
@@ -164,6 +170,8 @@ def build_services(
         lifecycle=lifecycle,
         submission=submission,
         scores=scores,
+        feed=ScoreFeed(store, scores, runs, settings),
+        run_tables=runs,
         reader=RunReader(fetch_artifact),
         reaper=Reaper(store, lifecycle, mirror, settings),
         catalogue=catalogue,

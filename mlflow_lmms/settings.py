@@ -106,6 +106,12 @@ class Settings(BaseModel):
         4 * 3600.0, ge=0, description="longest wait for files to be fetched; then the evaluation loads them itself"
     )
     disk_reserve_gb: float = Field(5.0, ge=0, description="space in GB that fetched files leave free on a box")
+    index_poll_s: float = Field(
+        60.0, gt=0, description="seconds after which boards show runs that others ended without this server"
+    )
+    index_sweep_s: float = Field(
+        3600.0, gt=0, description="seconds after which boards show whatever others changed without this server"
+    )
     thumbnail_mb: int = Field(16, ge=0, le=4096, description="space for the pictures of one task's samples, in MB")
     secrets_offered: tuple[str, ...] = Field(
         (

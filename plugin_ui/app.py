@@ -27,11 +27,13 @@ from plugin_ui import (
     sidebar,
     sign_in,
     startup,
+    write_hook,
 )
 from plugin_ui.artifact_files import ArtifactFiles
 from plugin_ui.asgi import LARGEST_BODY, FrontApp
 from plugin_ui.event_endpoint import EventEndpoint
 from plugin_ui.event_hub import EventHub
+from plugin_ui.feed_thread import FeedThread
 from plugin_ui.origin_guard import OriginGuard
 from plugin_ui.reaper_thread import ReaperThread
 from plugin_ui.scheduler_thread import SchedulerThread
@@ -104,9 +106,11 @@ def _server(settings: Settings) -> FrontApp:
         )
     if settings.sidebar:
         sidebar.install(mlflow_server.flask_app(), mlflow_server.static_prefix(), signed_in=with_auth)
+    write_hook.install(mlflow_server.flask_app(), services.feed.note_run, services.feed.note_experiment)
     hub = EventHub(settings.redis_address)
     reaper = ReaperThread(services.reaper.tick)
     scheduler = SchedulerThread(services.scheduler.tick, Wakes(settings.redis_address))
+    feed = FeedThread(services.feed)
     return FrontApp(
         mlflow_app=mlflow_app,
         our_app=mlflow_server.wsgi_as_asgi(ours),
@@ -115,8 +119,8 @@ def _server(settings: Settings) -> FrontApp:
         guard=OriginGuard(mlflow_server.host_allowed, mlflow_server.origin_allowed),
         prefix=mlflow_server.static_prefix(),
         loopback_only=not with_auth,
-        on_start=[reaper.start, scheduler.start],
-        on_stop=[reaper.stop, scheduler.stop, files.close],
+        on_start=[reaper.start, scheduler.start, feed.start],
+        on_stop=[reaper.stop, scheduler.stop, feed.stop, services.run_tables.close, files.close],
     )
 
 

@@ -103,6 +103,7 @@ def services(
         store_artifact=store,
     )
     yield built
+    built.run_tables.close()
     built.store.engine.dispose()
 
 

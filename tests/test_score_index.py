@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,20 @@ import pytest
 from runner_files import FINGERPRINT, Scores, write_task
 from sqlalchemy import select
 
+from mlflow_lmms.board_cells import BoardCells
 from mlflow_lmms.database import open_database
-from mlflow_lmms.errors import NotFoundError, UnavailableError
+from mlflow_lmms.errors import ConfigurationError, NotFoundError, UnavailableError
 from mlflow_lmms.evaluation_json import evaluation_json
 from mlflow_lmms.evaluation_store import EvaluationStore
 from mlflow_lmms.lifecycle import Claim, Owner
 from mlflow_lmms.names import Tag, escape
 from mlflow_lmms.request import EvaluationRequest
 from mlflow_lmms.run_recorder import RunRecorder
+from mlflow_lmms.run_tables import RunTables
 from mlflow_lmms.score import Score
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.services import Services
-from mlflow_lmms.sql.schema import ScoreRow
+from mlflow_lmms.sql.schema import IndexedRunRow, ScoreRow
 from mlflow_lmms.work_order import PROTOCOL
 
 HALF: Scores = [1.0, 0.0] * 10
@@ -162,18 +165,21 @@ def test_boards_are_narrowed(worker: Worker, services: Services) -> None:
 def test_a_deleted_run_leaves_the_board_and_comes_back_restored(worker: Worker, services: Services) -> None:
     run_id = worker.evaluate("ai2d", HALF)
     services.client.delete_run(run_id)
+    services.scores.refresh_run(run_id)
     assert services.scores.primary_scores() == []
     services.client.restore_run(run_id)
+    services.scores.refresh_run(run_id)
     assert len(services.scores.primary_scores()) == 1
 
 
 def test_more_runs_than_are_asked_for_at_once_are_all_found(
     worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlflow_lmms.score_index._RUNS_AT_ONCE", 2)
-    for number in range(5):
-        worker.evaluate("ai2d", HALF, model_args=f"pretrained=m{number}")
-    assert len(services.scores.primary_scores()) == 5
+    monkeypatch.setattr("mlflow_lmms.run_tables._AT_ONCE", 2)
+    made = [worker.evaluate("ai2d", HALF, model_args=f"pretrained=m{number}") for number in range(5)]
+    assert services.scores.refresh_runs(made) == 5
+    assert sorted(score.run_id for score in services.scores.primary_scores()) == sorted(made)
+    assert services.run_tables.with_results(made) == set(made)
 
 
 def test_the_newest_is_the_one_recorded_last_whenever_the_index_is_refreshed(
@@ -231,11 +237,29 @@ def test_a_result_says_by_its_warnings_whether_it_is_partial(
     assert [(s.partial, s.warnings) for s in services.scores.primary_scores()] == [(partial, tuple(warnings))]
 
 
-def test_a_run_that_mlflow_does_not_hand_out_is_told(worker: Worker, services: Services) -> None:
-    run_id = worker.submit()
-    evaluation = services.store.get(run_id)
-    with pytest.raises(UnavailableError, match=r"0{32}"):
-        services.scores.refresh(replace(evaluation, run_id="0" * 32))
+def test_a_run_that_is_gone_leaves_nothing(worker: Worker, services: Services) -> None:
+    run_id = worker.evaluate("ai2d", HALF)
+    with closing(sqlite3.connect(services.client.tracking_uri.removeprefix("sqlite:///"))) as database, database:
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", [run_id])
+    assert services.scores.refresh_run(run_id) == 0
+    assert rows(services) == []
+    with services.store.session() as session:
+        assert session.get(IndexedRunRow, run_id) is None
+
+
+def test_while_mlflows_database_does_not_answer_the_index_stays(worker: Worker, services: Services) -> None:
+    run_id = worker.evaluate("ai2d", HALF)
+    absent = ScoreIndex(services.store, RunTables("sqlite:////nowhere/at/all.db"), BoardCells())
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        absent.refresh_run(run_id)
+    assert len(services.scores.primary_scores()) == 1
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "/tmp/mlruns", ""])
+def test_a_folder_is_no_backend_store(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match="--backend-store-uri"):
+        RunTables(uri)
 
 
 def record(worker: Worker, folder: str, tags: dict[str, str], **fields: Any) -> str:
@@ -315,10 +339,10 @@ def test_of_a_deleted_run_nothing_stays(worker: Worker, services: Services) -> N
     run_id = record(worker, "imported", {Tag.SOURCE: "import"})
     services.scores.refresh_run(run_id)
     services.client.delete_run(run_id)
-    assert services.scores.primary_scores() == []
     with pytest.raises(NotFoundError):
         services.evaluation(run_id)
     assert services.scores.refresh_run(run_id) == 0
+    assert services.scores.primary_scores() == []
     assert rows(services) == []
 
 
@@ -362,7 +386,7 @@ def test_postgresql_takes_long_names_and_refreshes_at_once(
     store = EvaluationStore(open_database(empty_postgres_url))
     store.migrate()
     store.add(services.store.get(run_id))
-    index = ScoreIndex(store, services.client)
+    index = ScoreIndex(store, services.run_tables, BoardCells())
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(index.refresh, [services.store.get(run_id)] * 8))
     assert len(index.primary_scores()) == 1
