@@ -196,6 +196,14 @@ class Client:
         """Registered model versions that can be evaluated."""
         return list(self._http.call("GET", "/models")["models"])
 
+    def reindex(self) -> dict[str, Any]:
+        """Have the score index built anew from the MLflow runs, or go on with that; administrators only."""
+        return self._http.call("POST", "/index/rebuild")
+
+    def index_state(self) -> dict[str, Any]:
+        """How far the score index is: ``waiting`` changes, ``sweep`` and ``reindex``; administrators only."""
+        return self._http.call("GET", "/index")
+
     def fleet(self) -> dict[str, Any]:
         """Boxes with their GPUs, leases, the queue with the reasons to wait, and the reservation."""
         return self._http.call("GET", "/fleet")

@@ -41,6 +41,7 @@ COMMANDS = {
     "model": ("mlflow_lmms.cli.model", "model", "Register a model for evaluation, or show one."),
     "import": ("mlflow_lmms.cli.import_results", "import_results", "Import outputs of lmms-eval."),
     "link": ("mlflow_lmms.cli.link", "link", "Link an imported run to a registered model."),
+    "reindex": ("mlflow_lmms.cli.reindex", "reindex", "Build the boards' index anew from the MLflow runs."),
     "server": ("mlflow_lmms.cli.server", "server", "Start the MLflow server with our tabs in it."),
     "config": ("mlflow_lmms.cli.config", "config", "Show every setting and where its value comes from."),
     "doctor": ("mlflow_lmms.cli.doctor", "doctor", "Check each part and say how to mend what is wrong."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from plugin_ui.api import evaluations, fleet, gates, results, runs, suites, system, worker
+from plugin_ui.api import evaluations, fleet, gates, results, runs, score_index, suites, system, worker
 
 blueprint = Blueprint("lmms_api", __name__, url_prefix="/lmms/api/v1")
 
@@ -30,6 +30,8 @@ for _method, _path, _view in (
     ("GET", "/comparison", runs.compare),
     ("POST", "/gates", gates.run_gate),
     ("POST", "/runs/<run_id>/index", runs.index_run),
+    ("GET", "/index", score_index.read_index),
+    ("POST", "/index/rebuild", score_index.rebuild_index),
     ("GET", "/suites", suites.search_suites),
     ("GET", "/suites/<name>", suites.read_suite),
     ("PUT", "/suites/<name>", suites.put_suite),
