@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from mlflow_lmms.analysis.groups import Groups
 from mlflow_lmms.errors import LmmsError, NotFoundError
+from mlflow_lmms.group_columns import read_groups
 from mlflow_lmms.names import Artifact
 from mlflow_lmms.samples import SamplesPage, read_media, read_samples
 from mlflow_lmms.score import Score, is_rescored
@@ -143,6 +145,15 @@ class RunReader:
             while len(self._vectors) > _VECTORS_KEPT:
                 self._vectors.popitem(last=False)
         return found
+
+    def groups(self, score: Score, dimensions: Collection[str]) -> dict[str, Groups]:
+        """Which group each document of a score's vector belongs to, by dimension; absent where that is not stored."""
+        try:
+            scores = self._fetch(score.run_id, Artifact.scores(score.task))
+            samples = Artifact.samples(score.task)
+            return read_groups(scores, lambda: self._fetch(score.run_id, samples), dimensions)
+        except LmmsError:
+            return {}
 
 
 def _dataset(score: Score) -> str | None:
