@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from mlflow_lmms.analysis_calls import AnalysisCalls
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.http import Credentials, HttpApi, quoted, until_available
 from mlflow_lmms.lmms_eval_command import read_command
@@ -19,7 +20,7 @@ from mlflow_lmms.suite import Suite
 _STREAM_TIMEOUT_S = (5.0, 45.0)
 
 
-class Client:
+class Client(AnalysisCalls):
     """Evaluations on one MLflow server.
 
     Args:

@@ -34,6 +34,7 @@ COMMANDS = {
     "leaderboard": ("mlflow_lmms.cli.leaderboard", "leaderboard", "Rank the models, with intervals."),
     "compare": ("mlflow_lmms.cli.compare", "compare", "Compare runs with a baseline, task by task."),
     "gate": ("mlflow_lmms.cli.gate", "gate", "Judge a model against a baseline: pass, fail or inconclusive."),
+    "slices": ("mlflow_lmms.cli.slices", "slices", "Show groups of documents: scores, gaps, what changed."),
     "power": ("mlflow_lmms.cli.power", "power", "Plan how many documents an evaluation needs."),
     "catalog": ("mlflow_lmms.cli.catalog", "catalog", "List the benchmarks; show, check and make one."),
     "comparable": ("mlflow_lmms.cli.comparable", "comparable", "Say whether two runs may be compared."),
