@@ -27,6 +27,7 @@ FetchArtifact = Callable[[str, str], Path]
 
 _VECTORS_KEPT = 2_000
 _WARNINGS_KEPT = 2_000
+_ENVIRONMENT_LIMIT = 1_000_000
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -109,6 +110,15 @@ class RunReader:
             for name, told in groups.items()
             if isinstance(told, list)
         }
+
+    def environment(self, run_id: str) -> dict[str, Any]:
+        """The versions under which the run was made, as its worker told them; empty where there are none."""
+        try:
+            file = self._fetch(run_id, Artifact.ENVIRONMENT)
+            content = json.loads(file.read_bytes()[:_ENVIRONMENT_LIMIT])
+        except (LmmsError, OSError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def log(self, run_id: str, *, level: str = "DEBUG", search: str = "") -> Iterator[dict[str, Any]]:
         """Lines of the run's stored log at or above a level that contain `search`, oldest first.

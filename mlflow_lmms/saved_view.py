@@ -6,16 +6,17 @@ what that reader may see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from mlflow_lmms.board_query import BoardQuery
-from mlflow_lmms.comparison import Comparison, TaskComparison, Verdict
-from mlflow_lmms.errors import InvalidRequestError
+from mlflow_lmms.comparison import TaskComparison, Verdict, compare_with_baseline
+from mlflow_lmms.errors import InvalidRequestError, NotFoundError
 from mlflow_lmms.request import TaskName
+from mlflow_lmms.score import Score, Vectors
 
 NOTES_LIMIT = 20_000
 MOST_RUNS = 50
@@ -88,9 +89,28 @@ class SavedComparison(_View):
         first = self.baseline or self.runs[0]
         return (first, *(run_id for run_id in self.runs if run_id != first))
 
-    def shown(self, found: Comparison) -> tuple[TaskComparison, ...]:
-        """The tasks that the filters leave."""
-        return tuple(task for task in found.tasks if self.filters.shows(task))
+    def opened(self, scores: Collection[Score], vectors: Vectors) -> dict[str, Any]:
+        """What the comparison shows now, as plain values.
+
+        Beside what every comparison tells, `missing` are runs without results (any more) and `filtered` is the number
+        of tasks that the filters hide; counts and corrected verdicts are over all tasks.
+
+        Raises:
+            NotFoundError: the baseline has no results (any more).
+        """
+        known = {score.run_id for score in scores}
+        baseline, *others = self.ordered
+        if baseline not in known:
+            raise NotFoundError(f"the baseline, run {baseline}, has no results to compare with (any more)")
+        present = [baseline, *(run_id for run_id in others if run_id in known)]
+        found = compare_with_baseline(present, scores, vectors, self.tasks or None)
+        shown = {task.task for task in found.tasks if self.filters.shows(task)}
+        told = found.as_json()
+        return told | {
+            "tasks": [task for task in told["tasks"] if task["task"] in shown],
+            "missing": [run_id for run_id in others if run_id not in known],
+            "filtered": len(found.tasks) - len(shown),
+        }
 
 
 View = SavedBoard | SavedComparison

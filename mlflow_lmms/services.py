@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_lmms.board_cells import BoardCells
 from mlflow_lmms.box_admin import BoxAdmin
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
+from mlflow_lmms.corrections import Corrections
 from mlflow_lmms.database import database_url, open_database
 from mlflow_lmms.demand_estimates import DemandEstimates
 from mlflow_lmms.errors import NotFoundError, UnavailableError
@@ -25,16 +26,20 @@ from mlflow_lmms.fetch_orders import FetchOrders
 from mlflow_lmms.fleet_advice import FleetAdvice
 from mlflow_lmms.fleet_orders import FleetOrders
 from mlflow_lmms.fleet_view import FleetView
+from mlflow_lmms.flips import Flips
 from mlflow_lmms.gpu_use import GpuUse
 from mlflow_lmms.lifecycle import Lifecycle
 from mlflow_lmms.live_events import EventLog
+from mlflow_lmms.notes import Notes
 from mlflow_lmms.prefetch import FetchNeeds, Prefetch
 from mlflow_lmms.quotas import QuotaStore
 from mlflow_lmms.reaper import Reaper
 from mlflow_lmms.recorded_run import has_results, recorded_evaluation
+from mlflow_lmms.result_correction import ResultCorrection
 from mlflow_lmms.run_mirror import RunMirror
 from mlflow_lmms.run_reader import FetchArtifact, RunReader
 from mlflow_lmms.run_tables import RunTables
+from mlflow_lmms.saved_view_store import SavedViewStore
 from mlflow_lmms.scheduler import Scheduler
 from mlflow_lmms.score_feed import ScoreFeed
 from mlflow_lmms.score_index import ScoreIndex
@@ -68,6 +73,11 @@ class Services:
     scheduler: Scheduler
     catalogue: Callable[[], Catalogue]
     suites: SuiteStore
+    views: SavedViewStore
+    notes: Notes
+    corrections: Corrections
+    result_correction: ResultCorrection
+    flips: Flips
 
     def evaluation(self, run_id: str) -> Evaluation:
         """The evaluation of this run: from our tables, or told by the MLflow run where no queue of ours knows it.
@@ -138,6 +148,8 @@ def build_services(
     mirror = RunMirror(client)
     runs = RunTables(backend_store_uri)
     scores = ScoreIndex(store, runs, BoardCells())
+    feed = ScoreFeed(store, scores, runs, settings)
+    reader, corrections = RunReader(fetch_artifact), Corrections(store.engine)
     catalogue = _once(lambda: read_catalogue(settings.task_folders))
     fleet, orders = FleetView(settings.redis_address), FleetOrders(settings.redis_address)
     use, quotas, box_admin = GpuUse(store.engine), QuotaStore(store.engine), BoxAdmin(store.engine, fleet, orders)
@@ -170,12 +182,17 @@ def build_services(
         lifecycle=lifecycle,
         submission=submission,
         scores=scores,
-        feed=ScoreFeed(store, scores, runs, settings),
+        feed=feed,
         run_tables=runs,
-        reader=RunReader(fetch_artifact),
+        reader=reader,
         reaper=Reaper(store, lifecycle, mirror, settings),
         catalogue=catalogue,
         suites=suites,
+        views=SavedViewStore(store.engine),
+        notes=Notes(store.engine),
+        corrections=corrections,
+        result_correction=ResultCorrection(corrections, scores, client, feed.note_run),
+        flips=Flips(reader, fetch_artifact),
         fleet=fleet,
         box_admin=box_admin,
         quotas=quotas,

@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from plugin_ui.api import evaluations, fleet, gates, results, runs, score_index, suites, system, worker
+from plugin_ui.api import (
+    annotations,
+    differences,
+    evaluations,
+    fleet,
+    gates,
+    results,
+    runs,
+    saved_views,
+    score_index,
+    slices,
+    suites,
+    system,
+    worker,
+)
 
 blueprint = Blueprint("lmms_api", __name__, url_prefix="/lmms/api/v1")
 
@@ -28,8 +42,21 @@ for _method, _path, _view in (
     ("GET", "/leaderboard", results.leaderboard),
     ("GET", "/comparability", runs.comparability),
     ("GET", "/comparison", runs.compare),
+    ("GET", "/comparison/flips", differences.flips),
+    ("GET", "/comparison/config", differences.config),
     ("POST", "/gates", gates.run_gate),
+    ("GET", "/slices", slices.read_slices),
     ("POST", "/runs/<run_id>/index", runs.index_run),
+    ("POST", "/runs/<run_id>/notes", annotations.add_note),
+    ("GET", "/notes", annotations.search_notes),
+    ("POST", "/runs/<run_id>/corrections", annotations.correct_result),
+    ("GET", "/corrections", annotations.search_corrections),
+    ("GET", "/views", saved_views.search_views),
+    ("POST", "/views", saved_views.add_view),
+    ("GET", "/views/<view_id>", saved_views.read_view),
+    ("PUT", "/views/<view_id>", saved_views.change_view),
+    ("GET", "/views/<view_id>/revisions", saved_views.view_history),
+    ("GET", "/views/<view_id>/open", saved_views.open_view),
     ("GET", "/index", score_index.read_index),
     ("POST", "/index/rebuild", score_index.rebuild_index),
     ("GET", "/suites", suites.search_suites),

@@ -80,3 +80,15 @@ def switch(name: str) -> bool:
     if text not in ("0", "1", ""):
         raise InvalidRequestError(f"{name}: expected 0 or 1, got {text[:80]!r}")
     return text == "1"
+
+
+def short_text(name: str, longest: int = 250) -> str | None:
+    """A text of the query string; None where it is not given, which an empty one is not.
+
+    Raises:
+        InvalidRequestError: it is longer, or holds a character that no database keeps.
+    """
+    text = request.args.get(name)
+    if text is not None and (len(text) > longest or "\x00" in text):
+        raise InvalidRequestError(f"{name}: expected at most {longest} characters without a null, got {text[:80]!r}")
+    return text
