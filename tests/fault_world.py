@@ -264,6 +264,11 @@ class FaultWorld:
         self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, socket_timeout=5)
         self.queue = EvaluationQueue(self.redis_url)
 
+    def now(self) -> float:
+        """The queue server's clock, in unix seconds."""
+        seconds, micros = self.redis.time()
+        return float(seconds) + float(micros) / 1e6
+
     def leases(self) -> dict[str, Lease]:
         """The live leases; none while the queue server is away."""
         with suppress(LmmsError):
