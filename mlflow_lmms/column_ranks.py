@@ -42,7 +42,7 @@ def ranks_from(scores: Sequence[Score], tests: PairTests, *, higher_is_better: b
     """The ranks that tests of all pairs tell, by model."""
     values = np.array([score.value if higher_is_better else -score.value for score in scores])
     found = ranks(values, tests.p_value, ALPHA)
-    first, last, paired = found.first.tolist(), found.last.tolist(), tests.paired.all(axis=1).tolist()
+    first, last, paired = found.first.tolist(), found.last.tolist(), np.all(tests.paired, axis=1).tolist()
     sharing = Counter(first)
     return {
         score.model: Rank(first[at], last[at], tied=sharing[first[at]] > 1, paired=paired[at])

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from mlflow_lmms.errors import ConfigurationError
 
 _BUSY_TIMEOUT_MS = 30_000
+_READING = "lmms_reading"
 
 
 def database_url(configured: str | None, backend_store_uri: str) -> URL:
@@ -50,6 +51,11 @@ def open_database(url: URL | str) -> Engine:
     return engine
 
 
+def reading(engine: Engine) -> Engine:
+    """The same engine for reads alone: on SQLite they do not wait for whoever writes."""
+    return engine.execution_options(**{_READING: True})
+
+
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     assert isinstance(connection, sqlite3.Connection), "the sqlite dialect hands over sqlite3 connections"
     connection.isolation_level = None  # SQLAlchemy's own BEGIN below, so that DDL is part of the transaction
@@ -59,4 +65,5 @@ def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READING)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,6 +14,10 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_lmms.board_cells import BoardCells
+from mlflow_lmms.board_costs import BoardCosts
+from mlflow_lmms.board_narrowing import Narrower
+from mlflow_lmms.board_rows import BoardRows
+from mlflow_lmms.board_service import Boards
 from mlflow_lmms.box_admin import BoxAdmin
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
 from mlflow_lmms.corrections import Corrections
@@ -30,6 +35,7 @@ from mlflow_lmms.flips import Flips
 from mlflow_lmms.gpu_use import GpuUse
 from mlflow_lmms.lifecycle import Lifecycle
 from mlflow_lmms.live_events import EventLog
+from mlflow_lmms.model_facts import RegistryFacts
 from mlflow_lmms.notes import Notes
 from mlflow_lmms.prefetch import FetchNeeds, Prefetch
 from mlflow_lmms.quotas import QuotaStore
@@ -41,6 +47,7 @@ from mlflow_lmms.run_reader import FetchArtifact, RunReader
 from mlflow_lmms.run_tables import RunTables
 from mlflow_lmms.saved_view_store import SavedViewStore
 from mlflow_lmms.scheduler import Scheduler
+from mlflow_lmms.score import Score
 from mlflow_lmms.score_feed import ScoreFeed
 from mlflow_lmms.score_index import ScoreIndex
 from mlflow_lmms.settings import Settings
@@ -48,6 +55,7 @@ from mlflow_lmms.spreading import Spreading
 from mlflow_lmms.states import State
 from mlflow_lmms.submission import Submission
 from mlflow_lmms.suite_store import SuiteStore
+from mlflow_lmms.task_result import TaskWarning
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Services:
     feed: ScoreFeed
     run_tables: RunTables
     reader: RunReader
+    boards: Boards
     reaper: Reaper
     fleet: FleetView
     box_admin: BoxAdmin
@@ -185,6 +194,13 @@ def build_services(
         feed=feed,
         run_tables=runs,
         reader=reader,
+        boards=Boards(
+            BoardRows(store.engine),
+            Narrower(catalogue, RegistryFacts(client), lambda name: suites.get(name).suite),
+            reader.vector,
+            partial(_warnings, corrections, reader),
+            BoardCosts(store.engine, reader.task_result),
+        ),
         reaper=Reaper(store, lifecycle, mirror, settings),
         catalogue=catalogue,
         suites=suites,
@@ -199,6 +215,13 @@ def build_services(
         gpu_use=use,
         scheduler=scheduler,
     )
+
+
+def _warnings(corrections: Corrections, reader: RunReader, score: Score) -> tuple[TaskWarning, ...]:
+    """What may be wrong with a result: who corrected it, and what its own file says."""
+    told = corrections.warnings(score)
+    names = {warning.name for warning in told}
+    return (*told, *(warning for warning in reader.warnings(score) if warning.name not in names))
 
 
 def _once(read: Callable[[], Catalogue]) -> Callable[[], Catalogue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 
 from mlflow_lmms.analysis.holm import holm
@@ -9,17 +10,22 @@ from mlflow_lmms.board import Board, Cell
 from mlflow_lmms.column_ranks import ALPHA
 from mlflow_lmms.score import Vectors, compare
 
+#: Of so many models, the first of the board, all pairs are put into words; of more nobody would read it.
+MOST_MODELS = 8
+
 
 def verdicts(board: Board, vectors: Vectors) -> list[str]:
-    """One sentence for each pair of models, the higher-placed one first; Holm over the tasks that both have."""
+    """One sentence for each pair of the first models, the higher-placed one first; Holm over the tasks of both."""
     return [
         sentence
-        for first, second in combinations(board.rows, 2)
+        for first, second in combinations(board.rows[:MOST_MODELS], 2)
         if (sentence := _sentence(first.model, second.model, _differences(first.cells, second.cells, vectors)))
     ]
 
 
-def _differences(first: dict[str, Cell], second: dict[str, Cell], vectors: Vectors) -> dict[str, tuple[float, float]]:
+def _differences(
+    first: Mapping[str, Cell], second: Mapping[str, Cell], vectors: Vectors
+) -> dict[str, tuple[float, float]]:
     """Task → (gain of the first model, positive is better; Holm-adjusted p-value)."""
     gains: dict[str, float] = {}
     p_values: dict[str, float] = {}

@@ -11,6 +11,7 @@ from flask import Flask
 
 from mlflow_lmms.analysis.mean_interval import mean_interval
 from mlflow_lmms.board import Board, Cell, Column, Row
+from mlflow_lmms.board_query import BoardQuery
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.column_ranks import Rank
 from mlflow_lmms.reading.result_warnings import WarningName
@@ -184,7 +185,7 @@ def rows_sorted(sort: str, descending: bool) -> list[BoardRow]:
     for blueprint in (*pages.BLUEPRINTS, *api.BLUEPRINTS):
         app.register_blueprint(blueprint)
     with app.test_request_context():
-        return board_rows(board(), Filters("", "", False, False, sort, descending), warnings_of)
+        return board_rows(board(), Filters(BoardQuery(), sort, descending), warnings_of)
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,19 @@ from typing import Any
 from flask import Response, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from mlflow_lmms.board_service import ranked_board
+from mlflow_lmms.board_query import BoardQuery
 from mlflow_lmms.errors import InvalidRequestError, NotFoundError, UnavailableError
 from mlflow_lmms.live_events import EventLog, TokenFilter
 from mlflow_lmms.samples import Sample
 from mlflow_lmms.states import FINAL
 from plugin_ui.api.parsing import switch, whole_number
 from plugin_ui.finished_task import require_finished
-from plugin_ui.narrowing import narrowed
 from plugin_ui.permissions import READ, readable_experiments, requires
 from plugin_ui.services import services
 from plugin_ui.stored_files import artifact_url
 
 _MOST_LINES = 100_000
+_MOST_ROWS = 1_000_000
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 #: What a browser may show as a picture. SVG is not among them: it can hold scripts.
 _PICTURES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
@@ -32,17 +32,11 @@ LogLine = dict[str, Any]
 
 @requires(READ)
 def leaderboard() -> ResponseReturnValue:
-    """The board of what the caller may read: ``?suite= &experiment= &partial=1 &flagged=1``."""
-    core = services()
-    ranked = ranked_board(
-        core.scores,
-        core.reader,
-        experiment_ids=narrowed(readable_experiments(), request.args.get("experiment", "")),
-        suite=request.args.get("suite") or None,
-        partial=switch("partial"),
-        flagged=switch("flagged"),
-    )
-    return jsonify(ranked.as_json())
+    """The board of what the caller may read: ``?suite= &experiment= …`` (`BoardQuery`), ``&offset= &limit=``."""
+    query = BoardQuery.from_arguments(request.args.to_dict(flat=False))
+    ranked = services().boards.ranked(query, experiment_ids=readable_experiments())
+    limit = whole_number("limit", 0, 0, _MOST_ROWS) or None
+    return jsonify(ranked.as_json(offset=whole_number("offset", 0, 0, _MOST_ROWS), limit=limit))
 
 
 @requires(READ, run="run_id")

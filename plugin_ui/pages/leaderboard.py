@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 from flask import request, url_for
 
 from mlflow_lmms.board import Board, Cell, Column, Row
-from mlflow_lmms.board_service import ranked_board
+from mlflow_lmms.board_query import BoardQuery
 from mlflow_lmms.column_ranks import Rank
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.reading.result_warnings import ranked as is_ranked
 from mlflow_lmms.score import Score
 from mlflow_lmms.task_result import TaskWarning
-from plugin_ui.narrowing import narrowed
 from plugin_ui.pages.evaluation_results import scale_words
 from plugin_ui.pages.evaluations import feed_url
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
@@ -27,25 +26,24 @@ from plugin_ui.services import services
 
 Warnings = Callable[[Score], tuple[TaskWarning, ...]]
 
+#: Fields of a query that choose among results, and leave no model and no task out.
+_LEAVE_NOTHING_OUT = {"pinned", "result", "overall", "partial", "flagged", "costs"}
 _OVERALL = "overall"
 _MODEL = "model"
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What the board is made of, and how it is sorted; empty text means all, or the board's own order."""
+    """What the board is made of, and how it is sorted; an empty `sort` means the board's own order."""
 
-    suite: str
-    experiment: str
-    partial: bool
-    flagged: bool
+    query: BoardQuery
     sort: str
     descending: bool
 
     @property
     def any(self) -> bool:
         """Whether anything is left out by choice."""
-        return bool(self.suite or self.experiment)
+        return bool(self.query.model_dump(exclude_defaults=True).keys() - _LEAVE_NOTHING_OUT)
 
 
 @dataclass(frozen=True)
@@ -133,18 +131,11 @@ class LeaderboardContext:
 
 @requires(READ)
 def show() -> str:
-    """The board of what the caller may read: ``?suite= &experiment= &partial=1 &flagged=1 &sort= &dir=``."""
+    """The board of what the caller may read: ``?suite= &experiment= …`` (`BoardQuery`), ``&sort= &dir=``."""
     core = services()
     filters = _filters()
     readable = readable_experiments()
-    ranked = ranked_board(
-        core.scores,
-        core.reader,
-        experiment_ids=narrowed(readable, filters.experiment),
-        suite=filters.suite or None,
-        partial=filters.partial,
-        flagged=filters.flagged,
-    )
+    ranked = core.boards.ranked(filters.query, experiment_ids=readable)
     board = ranked.board
     context = LeaderboardContext(
         rows=board_rows(board, filters, ranked.warnings),
@@ -164,10 +155,7 @@ def show() -> str:
 def _filters() -> Filters:
     get = request.args.get
     return Filters(
-        suite=get("suite", ""),
-        experiment=get("experiment", ""),
-        partial=get("partial") == "1",
-        flagged=get("flagged") == "1",
+        query=BoardQuery.from_arguments(request.args.to_dict(flat=False)),
         sort=get("sort", ""),
         descending=get("dir", "descending") != "ascending",
     )
@@ -277,13 +265,7 @@ def _column_note(column: Column) -> str:
 def _heading(sort: str, text: str, note: str, filters: Filters) -> Heading:
     current = (filters.sort or _OVERALL) == sort
     descending = not filters.descending if current else sort != _MODEL
-    given = {
-        "suite": filters.suite,
-        "experiment": filters.experiment,
-        "partial": "1" if filters.partial else "",
-        "flagged": "1" if filters.flagged else "",
-    }
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value}
+    chosen: dict[str, Any] = dict(filters.query.as_arguments())
     url = url_for(
         "lmms.leaderboard",
         **chosen,
