@@ -10,11 +10,11 @@ from __future__ import annotations
 from flask import Blueprint
 
 from plugin_ui.api import (
-    annotations,
     differences,
     evaluations,
     fleet,
     gates,
+    remarks,
     results,
     runs,
     saved_views,
@@ -47,10 +47,10 @@ for _method, _path, _view in (
     ("POST", "/gates", gates.run_gate),
     ("GET", "/slices", slices.read_slices),
     ("POST", "/runs/<run_id>/index", runs.index_run),
-    ("POST", "/runs/<run_id>/notes", annotations.add_note),
-    ("GET", "/notes", annotations.search_notes),
-    ("POST", "/runs/<run_id>/corrections", annotations.correct_result),
-    ("GET", "/corrections", annotations.search_corrections),
+    ("POST", "/runs/<run_id>/notes", remarks.add_note),
+    ("GET", "/notes", remarks.search_notes),
+    ("POST", "/runs/<run_id>/corrections", remarks.correct_result),
+    ("GET", "/corrections", remarks.search_corrections),
     ("GET", "/views", saved_views.search_views),
     ("POST", "/views", saved_views.add_view),
     ("GET", "/views/<view_id>", saved_views.read_view),
