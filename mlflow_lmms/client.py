@@ -13,6 +13,7 @@ from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.http import Credentials, HttpApi, quoted, until_available
 from mlflow_lmms.lmms_eval_command import read_command
 from mlflow_lmms.request import EvaluationRequest
+from mlflow_lmms.saved_calls import SavedCalls
 from mlflow_lmms.settings import Settings
 from mlflow_lmms.states import FINAL, State
 from mlflow_lmms.suite import Suite
@@ -20,7 +21,7 @@ from mlflow_lmms.suite import Suite
 _STREAM_TIMEOUT_S = (5.0, 45.0)
 
 
-class Client(AnalysisCalls):
+class Client(AnalysisCalls, SavedCalls):
     """Evaluations on one MLflow server.
 
     Args:
@@ -164,6 +165,10 @@ class Client(AnalysisCalls):
     def index_run(self, run_id: str) -> int:
         """Put what a run holds onto the boards that this program has written by itself; returns how many scores."""
         return int(self._http.call("POST", f"/runs/{quoted(run_id)}/index", body={})["scores"])
+
+    def tasks(self, search: str = "") -> list[dict[str, Any]]:
+        """Groups, tags and tasks that can be asked for and whose names hold all words of `search`."""
+        return list(self._http.call("GET", "/tasks", query={"search": search or None})["tasks"])
 
     def suites(self) -> list[dict[str, Any]]:
         """Every suite with its newest revision."""

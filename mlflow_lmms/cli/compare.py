@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_lmms.cli.output import console, format_option, print_json, wants_json
+from mlflow_lmms.cli.documents import COMPARISON_DOCUMENTS, print_comparison_document
+from mlflow_lmms.cli.output import console, document_format_option, print_json, wanted_format
 from mlflow_lmms.client import Client
 
 _STYLES = {"better": "green", "worse": "red", "different": "yellow", "not comparable": "yellow"}
@@ -18,7 +20,7 @@ _STYLES = {"better": "green", "worse": "red", "different": "yellow", "not compar
 @click.argument("baseline")
 @click.argument("candidates", nargs=-1, required=True)
 @click.option("--task", "tasks", multiple=True, help="This task alone; may be given several times.")
-@format_option
+@document_format_option(*COMPARISON_DOCUMENTS)
 def compare(baseline: str, candidates: tuple[str, ...], tasks: tuple[str, ...]) -> None:
     """Compare the runs CANDIDATES with the run BASELINE on every task that it has.
 
@@ -26,12 +28,19 @@ def compare(baseline: str, candidates: tuple[str, ...], tasks: tuple[str, ...]) 
     (Holm). Where no difference is shown it says how many documents would settle one as large as was seen.
     """
     found = Client().compare(baseline, *candidates, tasks=tasks)
-    if wants_json():
+    form = wanted_format()
+    if form == "json":
         print_json(found)
-        return
-    out = console()
+    elif form in COMPARISON_DOCUMENTS:
+        print_comparison_document(found, form)
+    else:
+        print_comparison(found, console())
+
+
+def print_comparison(found: dict[str, Any], out: Console) -> None:
+    """Print a comparison as a table, and each candidate's verdicts in words."""
     several = len(found["models"]) > 2
-    out.print(f"baseline: {found['models'][baseline]}", markup=False, highlight=False)
+    out.print(f"baseline: {found['models'][found['baseline']]}", markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("task", "metric", "baseline", *(("candidate",) if several else ()), "score", "difference"):
         table.add_column(column, overflow="fold")
@@ -46,7 +55,7 @@ def compare(baseline: str, candidates: tuple[str, ...], tasks: tuple[str, ...]) 
     out.print(table)
     for run_id, counts in found["counts"].items():
         told = ", ".join(f"{verdict} on {count}" for verdict, count in counts.items())
-        line = f"• {found['models'][run_id]}: {told} of {len(found['tasks'])} tasks"
+        line = f"• {found['models'][run_id]}: {told} of {sum(counts.values())} tasks"
         out.print(line, markup=False, highlight=False)
         if found["only"][run_id]:
             line = f"  the baseline has no result of {', '.join(found['only'][run_id])}"

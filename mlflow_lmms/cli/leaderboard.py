@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_lmms.cli.output import console, format_option, print_json, wants_json
+from mlflow_lmms.cli.documents import BOARD_DOCUMENTS, print_board_document
+from mlflow_lmms.cli.output import console, document_format_option, print_json, wanted_format
 from mlflow_lmms.client import Client
 
 _COLUMNS_SIDE_BY_SIDE = 6
@@ -21,15 +22,18 @@ _COLUMNS_SIDE_BY_SIDE = 6
 @click.option("--experiment", help="Only this experiment's.")
 @click.option("--partial", is_flag=True, help="Rank results over a part of a task's documents too.")
 @click.option("--flagged", is_flag=True, help="Rank results too whose warnings speak against it.")
-@format_option
+@document_format_option(*BOARD_DOCUMENTS)
 def leaderboard(suite: str | None, experiment: str | None, partial: bool, flagged: bool) -> None:
     """Rank the models: scores with their 95 % intervals, ties, and who beats whom.
 
     Scores that somebody else published stand beside ours in brackets, with their source; they are not ranked.
     """
     board = Client().leaderboard(suite=suite, experiment=experiment, partial=partial, flagged=flagged)
-    if wants_json():
+    form = wanted_format()
+    if form == "json":
         print_json(board)
+    elif form in BOARD_DOCUMENTS:
+        print_board_document(board, form)
     else:
         print_board(board, console())
 

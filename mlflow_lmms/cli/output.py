@@ -22,25 +22,40 @@ class Output:
     """What the command line was asked for; filled by the options below."""
 
     json: bool = False
+    format: str = "table"
 
 
 def format_option(command: Command) -> Command:
     """Give a command `--format table|json`; it reads the choice with `wants_json`."""
-    option = click.option(
+    return _format("table", "json", told="Text for people or JSON for programs.")(command)
+
+
+def document_format_option(*documents: str) -> Callable[[Command], Command]:
+    """Give a command `--format` with documents besides; it reads the choice with `wanted_format`."""
+    return _format("table", "json", *documents, told="Text for people, JSON for programs, or a document.")
+
+
+def _format(*choices: str, told: str) -> Callable[[Command], Command]:
+    return click.option(
         "--format",
-        type=click.Choice(["table", "json"]),
+        type=click.Choice(choices),
         default="table",
         show_default=True,
         expose_value=False,
         is_eager=True,
         callback=_remember,
-        help="Text for people or JSON for programs.",
+        help=told,
     )
-    return option(command)
 
 
 def _remember(context: click.Context, _parameter: click.Parameter, value: str) -> None:
-    context.ensure_object(Output).json = value == "json"
+    output = context.ensure_object(Output)
+    output.json, output.format = value == "json", value
+
+
+def wanted_format() -> str:
+    """What the running command was asked for: ``table``, ``json`` or one of its documents."""
+    return click.get_current_context().ensure_object(Output).format
 
 
 def wants_json() -> bool:

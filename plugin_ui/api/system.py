@@ -60,6 +60,7 @@ def _task(task: CatalogueTask) -> dict[str, Any]:
         "own": task.own,
         "output_type": task.output_type,
         "dataset": task.dataset,
+        "modality": task.modality.value,
         "tags": list(task.tags),
     }
 

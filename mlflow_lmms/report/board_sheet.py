@@ -1,0 +1,94 @@
+"""A leaderboard as one table of text: models by tasks, or tasks by models where there are many tasks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow_lmms.report.sheet import Cell, Sheet, interval, number
+
+_SIDE_BY_SIDE = 6
+_EXPLANATION = (
+    "Scores stand with their 95 % intervals. Ranks as #1–3 are those that a model may have: paired tests over the "
+    "same documents, corrected after Holm, cannot tell more."
+)
+
+
+def board_sheet(board: Mapping[str, Any]) -> Sheet:
+    """The table of what `Client.leaderboard` returns; doubts are numbered and told below it."""
+    doubts: dict[str, int] = {}
+    turned = len(board["columns"]) > max(_SIDE_BY_SIDE, len(board["rows"]))
+    sheet = _tasks_down(board, doubts) if turned else _models_down(board, doubts)
+    remarks = [f"[{at}] {doubt}" for doubt, at in doubts.items()]
+    remarks += [f"not shown: {reason}" for reason in board["left_out"]]
+    return Sheet(sheet.title, sheet.columns, sheet.rows, (*remarks, _EXPLANATION), sheet.numbers)
+
+
+def overall(row: Mapping[str, Any]) -> str:
+    """What the board is ordered by, with its interval where there is one."""
+    told = row.get("overall")
+    if isinstance(told, Mapping):
+        return f"{number(told['value'], 3)} {interval(told.get('low'), told.get('high'))}".rstrip()
+    return number(row["win_rate"], 3)
+
+
+def overall_name(board: Mapping[str, Any]) -> str:
+    """What the overall number is."""
+    told = board.get("overall")
+    return "win rate" if told in (None, "win_rate") else f"{told} mean"
+
+
+def metric_name(column: Mapping[str, Any]) -> str:
+    """A column's metric, marked where lower is better."""
+    return f"{column['metric']}{' ↓' if column['higher_is_better'] is False else ''}"
+
+
+def rank_text(cell: Mapping[str, Any]) -> str:
+    """The ranks that a cell may have; empty where it is not ranked."""
+    if cell["rank"] is None:
+        return ""
+    best, worst = cell["rank_interval"]
+    return f"#{best}" if best == worst else f"#{best}–{worst}"
+
+
+def doubts_of(cell: Mapping[str, Any]) -> list[str]:
+    """Why a cell is not ranked, or had better not be."""
+    return [doubt for doubt in (cell["note"], *(name.replace("_", " ") for name in cell["flagged"])) if doubt]
+
+
+def _models_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
+    columns = board["columns"]
+    names = ("rank", "model", overall_name(board), *(f"{one['task']} {metric_name(one)}" for one in columns))
+    rows = tuple(
+        (
+            Cell(number(row["rank"])),
+            Cell(row["model"], strong=row["rank"] == 1),
+            Cell(overall(row)),
+            *(_cell(row, column, doubts) for column in columns),
+        )
+        for row in board["rows"]
+    )
+    return Sheet("Leaderboard", names, rows, numbers=(True, False, *[True] * (len(columns) + 1)))
+
+
+def _tasks_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
+    models: Sequence[Mapping[str, Any]] = board["rows"]
+    head = tuple(f"{row['rank'] or '–'}. {row['model']}" for row in models)
+    first = (Cell(overall_name(board), strong=True), Cell(""), *(Cell(overall(row)) for row in models))
+    rows = [
+        (Cell(column["task"]), Cell(metric_name(column)), *(_cell(row, column, doubts) for row in models))
+        for column in board["columns"]
+    ]
+    return Sheet(
+        "Leaderboard", ("task", "metric", *head), (first, *rows), numbers=(False, False, *[True] * len(models))
+    )
+
+
+def _cell(row: Mapping[str, Any], column: Mapping[str, Any], doubts: dict[str, int]) -> Cell:
+    cell, published = row["cells"].get(column["task"]), row["reported"].get(column["task"], ())
+    parts = [] if cell is None else [number(cell["value"]), interval(cell["low"], cell["high"]), rank_text(cell)]
+    if cell is not None:
+        parts += [f"[{doubts.setdefault(doubt, len(doubts) + 1)}]" for doubt in doubts_of(cell)]
+    for score in published:
+        parts.append(f"({number(score['value'])} reported{' by ' + score['source'] if score['source'] else ''})")
+    return Cell(" ".join(filter(None, parts)) or "–", strong=cell is not None and cell["rank"] == 1)
