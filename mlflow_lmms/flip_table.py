@@ -7,7 +7,6 @@ megabytes, and the texts are never in memory as a whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mlflow_lmms.errors import UnreadableOutputError
+from mlflow_lmms.flip_kinds import FlipKind
 from mlflow_lmms.samples import SamplesTable
 from mlflow_lmms.score_vectors import ScoreVector, align
 
 _DOC_ID = "doc_id"
 _RESPONSES = "responses"
-
-
-class FlipKind(StrEnum):
-    """What became of a document; each has exactly one.
-
-    Right is the best score possible: 1 or more, where lower is better 0 or less. BETTER and WORSE are changes of the
-    score that stay on one side of that; CHANGED is another answer with the same score.
-    """
-
-    RIGHT_TO_WRONG = "right_to_wrong"
-    WRONG_TO_RIGHT = "wrong_to_right"
-    WORSE = "worse"
-    BETTER = "better"
-    CHANGED = "changed"
-    SAME = "same"
 
 
 _KINDS = tuple(FlipKind)

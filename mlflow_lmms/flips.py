@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlflow_lmms.errors import ConflictError, NotFoundError
-from mlflow_lmms.flip_table import FlipKind, FlipTable, StoredResult, flip_table
+from mlflow_lmms.flip_kinds import CHANGES, FlipKind
+from mlflow_lmms.flip_table import FlipTable, StoredResult, flip_table
 from mlflow_lmms.names import Artifact
 from mlflow_lmms.run_reader import FetchArtifact, RunReader
 from mlflow_lmms.samples import TEXT_COLUMNS, Sample, SamplesTable, contains, sample_of
 from mlflow_lmms.score import Score, incomparable
 
-#: What is shown where nothing else is asked for: whatever changed.
-CHANGES = frozenset(FlipKind) - {FlipKind.SAME}
 _DOCUMENTS_KEPT = 4_000_000
 _SEARCHES_KEPT = 16
 

@@ -10,8 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from mlflow_lmms.config_diff import config_diff
 from mlflow_lmms.errors import InvalidRequestError, NotFoundError
-from mlflow_lmms.flip_table import FlipKind
-from mlflow_lmms.flips import CHANGES
+from mlflow_lmms.flip_kinds import CHANGES, FlipKind
 from mlflow_lmms.samples import Sample
 from mlflow_lmms.score import Score
 from plugin_ui.api.parsing import short_text, switch, whole_number
@@ -25,7 +24,7 @@ _MOST_COMPARED = 50
 def flips() -> ResponseReturnValue:
     """Documents whose answer changed: ``?baseline= &candidate= &task= &kind= … &search= &offset= &limit=``.
 
-    Kinds are those of `mlflow_lmms.flip_table.FlipKind`; without one, all but ``same``.
+    Kinds are those of `mlflow_lmms.flip_kinds.FlipKind`; without one, all but ``same``.
     """
     task = short_text("task") or ""
     baseline, candidate = (_score(name, task) for name in ("baseline", "candidate"))
