@@ -12,11 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow_lmms.client import Client
     from mlflow_lmms.errors import LmmsError
-    from mlflow_lmms.frames import compare, gate, leaderboard
+    from mlflow_lmms.frames import compare, gate, leaderboard, slices, trend
     from mlflow_lmms.importing.log_results import log_results
     from mlflow_lmms.request import EvaluationRequest
 
-__all__ = ["Client", "EvaluationRequest", "LmmsError", "compare", "gate", "leaderboard", "log_results"]
+__all__ = [
+    "Client",
+    "EvaluationRequest",
+    "LmmsError",
+    "compare",
+    "gate",
+    "leaderboard",
+    "log_results",
+    "slices",
+    "trend",
+]
 
 _HOMES = {
     "Client": "mlflow_lmms.client",
@@ -26,6 +36,8 @@ _HOMES = {
     "gate": "mlflow_lmms.frames",
     "leaderboard": "mlflow_lmms.frames",
     "log_results": "mlflow_lmms.importing.log_results",
+    "slices": "mlflow_lmms.frames",
+    "trend": "mlflow_lmms.frames",
 }
 
 

@@ -128,7 +128,7 @@ def compare_with_baseline(
             base.filter,
             base.higher_is_better,
             base,
-            {run_id: _difference(base, found[run_id].get(task), vectors) for run_id in candidates},
+            {run_id: difference_of(base, found[run_id].get(task), vectors) for run_id in candidates},
         )
         for task, base in sorted(found[baseline].items())
     ]
@@ -140,7 +140,8 @@ def compare_with_baseline(
     )
 
 
-def _difference(baseline: Score, candidate: Score | None, vectors: Vectors) -> TaskDifference:
+def difference_of(baseline: Score, candidate: Score | None, vectors: Vectors) -> TaskDifference:
+    """Candidate minus baseline by itself; its verdict waits for `corrected`."""
     if candidate is None:
         return TaskDifference(Verdict.MISSING)
     if reason := incomparable(baseline, candidate):
@@ -175,18 +176,19 @@ def _tested(paired: PairedDifference, value: float, higher_is_better: bool | Non
 
 def _corrected(rows: Sequence[TaskComparison]) -> tuple[TaskComparison, ...]:
     """Holm over every test that the comparison shows, and the verdicts that follow from it."""
-    tested = [
-        (at, run_id, found.p_value)
-        for at, row in enumerate(rows)
-        for run_id, found in row.candidates.items()
-        if found.p_value is not None
+    found = iter(corrected([found for row in rows for found in row.candidates.values()]))
+    return tuple(replace(row, candidates={run_id: next(found) for run_id in row.candidates}) for row in rows)
+
+
+def corrected(differences: Sequence[TaskDifference]) -> list[TaskDifference]:
+    """Holm over all of them that have a test, and the verdicts that follow from it."""
+    adjusted = iter(holm([found.p_value for found in differences if found.p_value is not None]))
+    return [
+        found
+        if found.p_value is None
+        else replace(found, adjusted=(p_value := next(adjusted)), verdict=_verdict(found, p_value))
+        for found in differences
     ]
-    adjusted = holm([p_value for _, _, p_value in tested])
-    made = [dict(row.candidates) for row in rows]
-    for (at, run_id, _), p_value in zip(tested, adjusted, strict=True):
-        found = made[at][run_id]
-        made[at][run_id] = replace(found, adjusted=p_value, verdict=_verdict(found, p_value))
-    return tuple(replace(row, candidates=candidates) for row, candidates in zip(rows, made, strict=True))
 
 
 def _verdict(found: TaskDifference, adjusted: float) -> Verdict:

@@ -40,6 +40,65 @@ def leaderboard(client: Client | None = None, **narrowed: Any) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names))
 
 
+def slices(
+    run_id: str,
+    *,
+    tasks: Sequence[str] = (),
+    dimensions: Sequence[str] = (),
+    against: str | None = None,
+    client: Client | None = None,
+) -> pd.DataFrame:
+    """Groups of a run's documents, one row for each group; with `against`, what each gains over that run.
+
+    Columns ``rest_…`` are the gap to the rest (or its change), ``best_…`` the gap to the best group.
+    """
+    import pandas as pd
+
+    found = (client or Client()).slices(run_id, tasks=tasks, dimensions=dimensions, against=against)
+    rows = [
+        {
+            "task": told["task"],
+            "dimension": dimension["name"],
+            **{name: group[name] for name in ("name", "n", "score", "low", "high", "judged")},
+            **_gap("rest", group["to_rest"]),
+            **_gap("best", group["to_best"]),
+        }
+        for told in found["tasks"]
+        for dimension in told["dimensions"]
+        for group in dimension["groups"]
+    ]
+    return pd.DataFrame(rows)
+
+
+def _gap(to: str, gap: dict[str, Any] | None) -> dict[str, Any]:
+    names = ("value", "low", "high", "p_value", "adjusted")
+    return {f"{to}_{name}": None if gap is None else gap[name] for name in names}
+
+
+def trend(model: str, *, client: Client | None = None, **narrowed: Any) -> pd.DataFrame:
+    """A model's results, one row for each task and point, oldest first, with the change from the one before.
+
+    Args:
+        narrowed: `tasks`, `suite`, `experiment` and `over` of `Client.trend`.
+    """
+    import pandas as pd
+
+    found = (client or Client()).trend(model, **narrowed)
+    names = ("model", "version", "run_id", "recorded_at", "value", "low", "high", "n", "suite_revision", "breaks")
+    changed = ("verdict", "difference", "low", "high", "adjusted", "reason")
+    rows = [
+        {
+            "task": told["task"],
+            "metric": told["metric"],
+            **{name: point[name] for name in names},
+            **{f"change_{name}": point["change"] and point["change"][name] for name in changed},
+        }
+        for told in found["tasks"]
+        for point in told["points"]
+    ]
+    return pd.DataFrame(rows)
+
+
 def compare(*run_ids: str, tasks: Sequence[str] = (), client: Client | None = None) -> pd.DataFrame:
     """Runs against the first of them, one row for each candidate and task (`comparison.TaskDifference`)."""
     import pandas as pd

@@ -38,7 +38,9 @@ def slices(run: str, tasks: tuple[str, ...], dimensions: tuple[str, ...], agains
 
 
 def _print_report(told: dict[str, Any], out: Console) -> None:
-    out.print(f"{told['task']}: {_metric(told)} {told['value']:.4g} of {told['model']}", markup=False, highlight=False)
+    out.print(
+        f"{told['task']}: {_metric(told)} {told['value']:.4g} of {told['model']}", markup=False, highlight=False
+    )
     for dimension in told["dimensions"]:
         table = _table(dimension["name"], "n", "score", "gap to the rest", "p (Holm)", "gap to the best")
         for group in dimension["groups"]:

@@ -22,6 +22,7 @@ from plugin_ui.api import (
     slices,
     suites,
     system,
+    trends,
     worker,
 )
 
@@ -46,6 +47,8 @@ for _method, _path, _view in (
     ("GET", "/comparison/config", differences.config),
     ("POST", "/gates", gates.run_gate),
     ("GET", "/slices", slices.read_slices),
+    ("GET", "/trend", trends.read_trend),
+    ("GET", "/changes", trends.read_changes),
     ("POST", "/runs/<run_id>/index", runs.index_run),
     ("POST", "/runs/<run_id>/notes", remarks.add_note),
     ("GET", "/notes", remarks.search_notes),
