@@ -64,3 +64,11 @@ def _create_cells() -> None:
         sa.Column("scale_high", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("experiment_id", "task", "model", "run_id"),
     )
+
+
+def downgrade() -> None:
+    """Undo this revision."""
+    op.drop_index("ix_lmms_scores_board", table_name="lmms_scores")
+    op.create_index("ix_lmms_scores_board", "lmms_scores", ["experiment_id", "task", "model"], unique=False)
+    for table in ("lmms_run_tags", "lmms_board_columns", "lmms_board_cells"):
+        op.drop_table(table)
