@@ -19,6 +19,7 @@ from mlflow_lmms.gate_verdict import run_gate
 from mlflow_lmms.run_reader import RunReader
 from mlflow_lmms.score import Score
 from mlflow_lmms.score_index import ScoreIndex
+from mlflow_lmms.slice_report import guard_slices
 from mlflow_lmms.suite import SuiteRevision
 from mlflow_lmms.suite_store import SuiteStore
 from mlflow_lmms.task_plan import leaves
@@ -92,8 +93,6 @@ class GateService:
         baseline: Side,
         by: str | None,
     ) -> dict[str, Any]:
-        from mlflow_lmms.slice_report import guard_slices
-
         def guard(first: Score, second: Score, margin: float, dimensions: Sequence[str]) -> Any:
             return guard_slices(self.reader, first, second, margin, dimensions)
 
