@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 
 _WRITE = re.compile(r"/(?:ajax-)?api/\d\.\d/mlflow/(?P<what>runs|experiments)/(?P<verb>[a-z-]+)$")
 _READING = frozenset({"search", "get"})
@@ -42,12 +42,19 @@ def _tell(note: Callable[[str], None], told: Any) -> None:
 
 
 def _body() -> Mapping[str, Any]:
-    content = request.get_json(force=True, silent=True)  # parsed once by MLflow and kept with the request
+    content = _json(request)  # parsed once by MLflow and kept with the request
     return content if isinstance(content, dict) else {}
 
 
 def _created(response: Response) -> Any:
-    content = response.get_json(force=True, silent=True)
+    content = _json(response)
     for name in ("run", "info", "run_id"):
         content = content.get(name) if isinstance(content, dict) else None
     return content
+
+
+def _json(message: Request | Response) -> Any:
+    try:
+        return message.get_json(force=True, silent=True)
+    except RecursionError:  # nested too deeply; `silent` is about text that is no JSON
+        return None
