@@ -171,9 +171,9 @@ class Seeded:
         return "models:/k-nn/1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def seeded_world(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Seeded]:
-    """A world with evaluations in every state, shared by the session; use it through `seeded`."""
+    """A world with evaluations in every state, shared by a file; use it through `seeded`."""
     folder = tmp_path_factory.mktemp("world")
     uri = f"sqlite:///{shutil.copy(mlflow_template, folder / 'mlflow.db')}"
     queue = EmbeddedRedis(folder / "queue")

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import lmms_digits
 import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from mlflow_lmms.client import Client
 
@@ -133,6 +135,16 @@ class RunningStack:
 
         found: dict[str, Any] = until(look, within_s=within_s, what=f"run {run_id} to end")
         return found
+
+    def shown(self, run_id: str, status: str) -> Run:
+        """The MLflow run once MLflow shows a status, which follows the evaluation's state within moments."""
+        mlflow = MlflowClient(self.url)
+        until(
+            lambda: mlflow.get_run(run_id).info.status == status,
+            within_s=30.0,
+            what=f"MLflow to show run {run_id} as {status}",
+        )
+        return mlflow.get_run(run_id)
 
     def wait_for_state(self, run_id: str, state: str, *, within_s: float = 120.0) -> None:
         """Wait until a task of the run is in a state."""

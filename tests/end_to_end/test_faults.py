@@ -43,7 +43,7 @@ def test_cancel_ends_the_whole_tree(stack: RunningStack) -> None:
     stack.client.cancel(run_id)
     evaluation = stack.wait(run_id, within_s=60)
     assert evaluation["state"] == "cancelled"
-    assert MlflowClient(stack.url).get_run(run_id).info.status == "KILLED"
+    stack.shown(run_id, "KILLED")
     until(lambda: not _alive(tree), within_s=20, what="the runner's processes to end")
 
 

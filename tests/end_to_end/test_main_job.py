@@ -31,11 +31,9 @@ def finished(stack: RunningStack) -> dict[str, dict[str, Any]]:
 
 
 def test_every_model_finishes_and_mlflow_says_so(stack: RunningStack, finished: dict[str, dict[str, Any]]) -> None:
-    mlflow = MlflowClient(stack.url)
     for model, evaluation in finished.items():
         assert evaluation["state"] == "finished", evaluation["tasks"]
-        run = mlflow.get_run(evaluation["run_id"])
-        assert run.info.status == "FINISHED"
+        run = stack.shown(evaluation["run_id"], "FINISHED")
         assert run.info.run_name == f"{model} v1 · digits_vqa +1"
         assert run.data.tags[Tag.STATE] == "finished"
         assert run.data.tags[Tag.MODEL] == model
@@ -129,8 +127,7 @@ def test_one_failed_task_leaves_the_results_of_the_others(stack: RunningStack) -
     assert "no such answer key" in tasks["broken_scoring"]["message"]
     assert tasks["broken_scoring"]["log_tail"]
     assert (tasks["missing_dataset"]["state"], tasks["missing_dataset"]["failure"]) == ("failed", "dataset")
-    run = MlflowClient(stack.url).get_run(run_id)
-    assert run.info.status == "FAILED"
+    run = stack.shown(run_id, "FAILED")
     assert run.data.tags[Tag.FAILURE] == "dataset,scoring"
     assert "digits_vqa/exact_match" in run.data.metrics
 
