@@ -173,7 +173,8 @@ def _mean_and_deviation(values: Values) -> tuple[float, float]:
 
 
 def _bounds(values: Values) -> tuple[float, float]:
-    return (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    """What a single score can be: between 0 and 1, or as far beyond as some are."""
+    return float(values.min(initial=0.0)), float(values.max(initial=1.0))
 
 
 def _others(members: Mapping[str, Places], own: str) -> Places:
