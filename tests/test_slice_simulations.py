@@ -118,7 +118,7 @@ def test_changes_of_gaps_cover_the_true_change(one: tuple[int, float, float], tw
 
 
 def test_two_models_that_differ_alike_everywhere_seldom_seem_to_change_a_gap() -> None:
-    rng, times, alarms = np.random.default_rng(6), 150, 0
+    rng, times, alarms = np.random.default_rng(6), 100, 0
     groups = evenly(4, 50)
     for _ in range(times):
         skill = rng.random(200)
@@ -130,7 +130,7 @@ def test_two_models_that_differ_alike_everywhere_seldom_seem_to_change_a_gap() -
 
 
 def test_a_guard_seldom_fails_a_candidate_at_the_margin_and_seldom_passes_one_beyond_it() -> None:
-    rng, times, failed, passed = np.random.default_rng(7), 200, 0, 0
+    rng, times, failed, passed = np.random.default_rng(7), 150, 0, 0
     groups = evenly(5, 80)
     for _ in range(times):
         first = (rng.random(400) < 0.8).astype(float)

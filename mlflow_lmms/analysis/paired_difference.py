@@ -7,11 +7,12 @@ Other scores: sign-flip permutation test and the bootstrap of the mean, Student'
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from mlflow_lmms.analysis.mean_interval import LEVEL, is_binary
 from mlflow_lmms.analysis.saddlepoint import bootstrap_mean_interval, sign_flip_p_value
@@ -97,13 +98,13 @@ def score_interval(wins: int, losses: int, n: int, level: float = LEVEL) -> tupl
     Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design", Statistics in Medicine 17.
     """
-    limit = float(stats.norm.ppf((1 + level) / 2))
+    limit = float(special.ndtri((1 + level) / 2))
 
     def score(difference: float) -> float:
         """The score statistic of a hypothetical difference; the probability of a loss is estimated under it."""
         b = -wins - losses + (2 * n - wins + losses) * difference
         c = -losses * difference * (1 - difference)
-        loss = (float(np.sqrt(max(b * b - 8 * n * c, 0.0))) - b) / (4 * n)
+        loss = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
         variance = n * (2 * loss + difference * (1 - difference))
         return (wins - losses - n * difference) / variance**0.5 if variance > 0 else 0.0
 
