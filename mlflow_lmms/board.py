@@ -95,7 +95,8 @@ def assemble(
     """
     rows = _rows(columns, overall, newest_reported(reported))
     shown = {column.column.task: column.column for column in columns}
-    for score in reported:  # tasks that only published scores speak of
+    for score in sorted(reported, key=lambda score: (score.recorded_at, score.run_id), reverse=True):
+        # A task that only published scores speak of: the newest of them.
         shown.setdefault(
             score.task,
             Column(score.task, score.metric, score.filter, score.higher_is_better, score.scale_high),
