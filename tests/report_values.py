@@ -33,7 +33,8 @@ def board(models: int = 3, tasks: int = 4, *, hostile: bool = True) -> dict[str,
         cells = {task: cell(task, 0.9 - 0.1 * at - 0.01 * number, at + 1) for number, task in enumerate(task_names)}
         rows.append(
             {
-                "model": name, "rank": at + 1, "win_rate": 1 - at / models, "coverage": len(cells), "cells": cells,
+                "model": name, "rank": at + 1, "win_rate": 1 - at / models,
+                "overall": {"value": 1 - at / models, "low": 0.1, "high": 0.9, "note": None}, "coverage": len(cells), "cells": cells,
                 "reported": {},
             }
         )  # fmt: skip

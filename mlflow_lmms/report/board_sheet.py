@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow_lmms.report.sheet import Cell, Sheet, interval, number
+from mlflow_lmms.report.sheet import Cell, Sheet, interval, number, score
 
 _SIDE_BY_SIDE = 6
 _EXPLANATION = (
@@ -24,12 +24,12 @@ def board_sheet(board: Mapping[str, Any]) -> Sheet:
     return Sheet(sheet.title, sheet.columns, sheet.rows, (*remarks, _EXPLANATION), sheet.numbers)
 
 
-def overall(row: Mapping[str, Any]) -> str:
-    """What the board is ordered by, with its interval where there is one."""
+def overall(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What the board is ordered by, and its interval; without one, why there is no number."""
     told = row.get("overall")
     if isinstance(told, Mapping):
-        return f"{number(told['value'], 3)} {interval(told.get('low'), told.get('high'))}".rstrip()
-    return number(row["win_rate"], 3)
+        return score(told["value"]), interval(told["low"], told["high"]) or told["note"] or ""
+    return score(row["win_rate"]), ""
 
 
 def overall_name(board: Mapping[str, Any]) -> str:
@@ -63,7 +63,7 @@ def _models_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
         (
             Cell(number(row["rank"])),
             Cell(row["model"], strong=row["rank"] == 1),
-            Cell(overall(row)),
+            Cell(" ".join(filter(None, overall(row)))),
             *(_cell(row, column, doubts) for column in columns),
         )
         for row in board["rows"]
@@ -74,7 +74,11 @@ def _models_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
 def _tasks_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
     models: Sequence[Mapping[str, Any]] = board["rows"]
     head = tuple(f"{row['rank'] or '–'}. {row['model']}" for row in models)
-    first = (Cell(overall_name(board), strong=True), Cell(""), *(Cell(overall(row)) for row in models))
+    first = (
+        Cell(overall_name(board), strong=True),
+        Cell(""),
+        *(Cell(" ".join(filter(None, overall(row)))) for row in models),
+    )
     rows = [
         (Cell(column["task"]), Cell(metric_name(column)), *(_cell(row, column, doubts) for row in models))
         for column in board["columns"]
@@ -86,9 +90,9 @@ def _tasks_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
 
 def _cell(row: Mapping[str, Any], column: Mapping[str, Any], doubts: dict[str, int]) -> Cell:
     cell, published = row["cells"].get(column["task"]), row["reported"].get(column["task"], ())
-    parts = [] if cell is None else [number(cell["value"]), interval(cell["low"], cell["high"]), rank_text(cell)]
+    parts = [] if cell is None else [score(cell["value"]), interval(cell["low"], cell["high"]), rank_text(cell)]
     if cell is not None:
         parts += [f"[{doubts.setdefault(doubt, len(doubts) + 1)}]" for doubt in doubts_of(cell)]
-    for score in published:
-        parts.append(f"({number(score['value'])} reported{' by ' + score['source'] if score['source'] else ''})")
+    for one in published:
+        parts.append(f"({score(one['value'])} reported{' by ' + one['source'] if one['source'] else ''})")
     return Cell(" ".join(filter(None, parts)) or "–", strong=cell is not None and cell["rank"] == 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_lmms.report.board_sheet import metric_name
-from mlflow_lmms.report.sheet import Cell, Sheet, interval, number, signed
+from mlflow_lmms.report.sheet import Cell, Sheet, interval, number, score, signed
 
 _EXPLANATION = (
     "Differences are candidate minus baseline over the same documents, with 95 % intervals; p-values are corrected "
@@ -20,7 +20,7 @@ def comparison_sheet(found: Mapping[str, Any]) -> Sheet:
     names = ("task", "metric", "baseline", *(("candidate",) if several else ()), "score", "difference", "p (Holm)")
     columns = (*names, "won : lost", "documents", "verdict")
     rows = [
-        (Cell(task["task"]), Cell(metric_name(task)), Cell(number(task["baseline"]["value"])))
+        (Cell(task["task"]), Cell(metric_name(task)), Cell(score(task["baseline"]["value"])))
         + ((Cell(found["models"][run_id]),) if several else ())
         + _numbers(told)
         for task in found["tasks"]
@@ -56,5 +56,5 @@ def _numbers(told: Mapping[str, Any]) -> tuple[Cell, ...]:
     difference = f"{signed(told['difference'])} {interval(told['low'], told['high'], sign=True)}".rstrip()
     flips = "–" if told["wins"] is None else f"{told['wins']:,} : {told['losses']:,}"
     adjusted = number(told["adjusted"], 2)
-    shown = (number(told["value"]), difference, adjusted, flips, number(told["n"]))
+    shown = (score(told["value"]), difference, adjusted, flips, number(told["n"]))
     return (*(Cell(text) for text in shown), Cell(verdict_words(told), strong=told["verdict"] in ("better", "worse")))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow_lmms.report.markdown import markdown_table, markdown_text
-from mlflow_lmms.report.sheet import Cell, interval, number, signed
+from mlflow_lmms.report.sheet import Cell, interval, number, score, signed
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive", None: "not judged"}
 _GROUPS_SHOWN = 50
@@ -38,8 +38,8 @@ def _tasks(told: Mapping[str, Any]) -> str:
         (
             Cell(task["task"]),
             Cell(task["metric"] or "–"),
-            Cell(number(task["baseline"])),
-            Cell(number(task["candidate"])),
+            Cell(score(task["baseline"])),
+            Cell(score(task["candidate"])),
             Cell(_gain(task)),
             Cell(number(task["margin"])),
             Cell(number(task["n"])),

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mlflow_lmms.report.board_sheet import doubts_of, metric_name, overall, overall_name, rank_text
 from mlflow_lmms.report.comparison_sheet import remarks, verdict_words
 from mlflow_lmms.report.range_mark import Axis
-from mlflow_lmms.report.sheet import interval, number, signed
+from mlflow_lmms.report.sheet import interval, number, score, signed
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def _board(board: Mapping[str, Any]) -> dict[str, Any]:
         {
             "rank": number(row["rank"]),
             "model": row["model"],
-            "overall": overall(row),
+            "overall": overall(row)[0],
+            "overall_interval": overall(row)[1],
             "coverage": f"{len(row['cells'])} of {len(columns)} tasks",
             "cells": [_cell(row, column["task"], axes[column["task"]]) for column in columns],
         }
@@ -76,13 +77,13 @@ def _axis(board: Mapping[str, Any], task: str) -> Axis:
 def _cell(row: Mapping[str, Any], task: str, axis: Axis) -> dict[str, Any]:
     cell = row["cells"].get(task)
     reported = [
-        f"{number(score['value'])} reported{' by ' + score['source'] if score['source'] else ''}"
-        for score in row["reported"].get(task, ())
+        f"{score(one['value'])} reported{' by ' + one['source'] if one['source'] else ''}"
+        for one in row["reported"].get(task, ())
     ]
     if cell is None:
         return {"value": None, "reported": reported}
     return {
-        "value": number(cell["value"]),
+        "value": score(cell["value"]),
         "interval": interval(cell["low"], cell["high"]),
         "rank": rank_text(cell),
         "best": cell["rank"] == 1,
@@ -99,7 +100,7 @@ def _result(model: str, cell: Mapping[str, Any]) -> dict[str, Any]:
         "model": model,
         "task": cell["task"],
         "metric": cell["metric"] if cell["filter"] == "none" else f"{cell['metric']} ({cell['filter']})",
-        "value": number(cell["value"], 6),
+        "value": score(cell["value"]),
         "interval": interval(cell["low"], cell["high"]),
         "n": number(cell["n"]),
         "rank": rank_text(cell) or "not ranked",
@@ -134,8 +135,8 @@ def _difference(task: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, A
     return {
         "task": task["task"],
         "metric": metric_name(task),
-        "baseline": number(task["baseline"]["value"]),
-        "value": number(told["value"]),
+        "baseline": score(task["baseline"]["value"]),
+        "value": score(told["value"]),
         "difference": signed(told["difference"]),
         "interval": interval(told["low"], told["high"], sign=True),
         "mark": axis.mark(told["difference"], told["low"], told["high"]) if known else None,

@@ -31,14 +31,28 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
 
 
+def score(value: float | None) -> str:
+    """A score: three decimals, fewer where the scale is larger, so that those of a column stand under each other."""
+    if value is None:
+        return "–"
+    return f"{value:,.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    return 3 if abs(value) < 10 else 2 if abs(value) < 1000 else 1
+
+
 def signed(value: float | None) -> str:
     """A difference with its sign."""
-    return "–" if value is None else f"{value:+.4g}"
+    if value is None:
+        return "–"
+    shown = f"{value:+,.{_decimals(value)}f}"
+    return shown if value == 0 or abs(value) >= 0.001 else f"{value:+.1g}"
 
 
 def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
     """An interval in brackets; empty where there is none."""
     if low is None or high is None:
         return ""
-    shown = signed if sign else number
+    shown = signed if sign else score
     return f"[{shown(low)}, {shown(high)}]"
