@@ -16,7 +16,7 @@ from mlflow_lmms.request import TaskName
 from mlflow_lmms.score import REPORTED, Score
 from mlflow_lmms.score_index import ScoreIndex
 
-Reason = Annotated[str, StringConstraints(pattern=r"^[^\x00]*\S[^\x00]*$", max_length=2000)]
+Reason = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=2000)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 

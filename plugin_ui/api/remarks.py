@@ -26,7 +26,7 @@ class NewNote(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: Annotated[str, StringConstraints(pattern=r"^[^\x00]*\S[^\x00]*$", max_length=4000)]
+    text: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=4000)]
     task: TaskName | None = None
     sample: int | None = Field(None, ge=0, le=_MOST)
 
