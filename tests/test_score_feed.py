@@ -325,6 +325,7 @@ def test_the_sweep_is_spread_over_its_period(
     core: Core, server: FollowedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_lmms.score_feed._PAGE", 2)
+    monkeypatch.setattr("mlflow_lmms.score_feed._STRETCH_S", 60.0)
     client = MlflowClient(server.backend_store_uri)
     experiment_id = new_experiment(client, tmp_path)
     for _ in range(10):
