@@ -34,8 +34,8 @@ def board(models: int = 3, tasks: int = 4, *, hostile: bool = True) -> dict[str,
         rows.append(
             {
                 "model": name, "rank": at + 1, "win_rate": 1 - at / models,
-                "overall": {"value": 1 - at / models, "low": 0.1, "high": 0.9, "note": None}, "coverage": len(cells), "cells": cells,
-                "reported": {},
+                "overall": {"value": 1 - at / models, "low": 0.1, "high": 0.9, "note": None}, "coverage": len(cells),
+                "cells": cells, "reported": {},
             }
         )  # fmt: skip
     doubtful = cell(task_names[0], 0.31, None, flagged=("empty_responses",), warnings=[_WARNING])
