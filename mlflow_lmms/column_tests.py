@@ -85,10 +85,10 @@ def _paired(known: Sequence[ScoreVector], earlier: Matrix | None = None) -> Matr
     p_value = np.full((len(known), len(known)), np.nan)
     if earlier is not None:
         p_value[:done, :done] = earlier
-    together: dict[tuple[str, int], list[int]] = defaultdict(list)
+    together: dict[tuple[str, int, bool], list[int]] = defaultdict(list)
     for at, vector in enumerate(known):
-        if vector.dataset is not None and vector.clusters is None:
-            together[vector.dataset, len(vector.values)].append(at)
+        if vector.dataset is not None:
+            together[vector.dataset, len(vector.values), vector.clusters is None].append(at)
     tested = np.zeros(p_value.shape, dtype=bool)
     tested[:done, :done] = True
     for members in together.values():
@@ -104,15 +104,15 @@ def _paired(known: Sequence[ScoreVector], earlier: Matrix | None = None) -> Matr
 
 def _test_together(known: Sequence[ScoreVector], members: list[int], done: int, p_value: Matrix) -> None:
     """Results over the same rows: all at once by matrix products, or the new ones against each other one."""
-    values = np.stack([known[at].values for at in members])
+    values, clusters = np.stack([known[at].values for at in members]), known[members[0]].clusters
     new = [place for place, at in enumerate(members) if at >= done]
-    if len(new) * 4 > len(members) or not _costly(values):
-        found = pairwise(values)
+    if len(new) * 4 > len(members) or not (_costly(values) or clusters is not None):
+        found = pairwise(values, clusters)
         p_value[np.ix_(members, members)] = np.where(found.shared > 0, found.p_value, np.nan)
         return
     for place in new:
         for other in range(place):
-            two = pairwise(values[[other, place]])
+            two = pairwise(values[[other, place]], clusters)
             p = two.p_value[0, 1] if two.shared[0, 1] else np.nan
             p_value[members[place], members[other]] = p_value[members[other], members[place]] = p
 
