@@ -18,7 +18,11 @@ _TEXT_SHOWN = 60
 @click.argument("candidate")
 @click.argument("task")
 @click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice(list(FlipKind)), help="[default: all but same; several]"
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([kind.value for kind in FlipKind]),
+    help="[default: all but same; several]",
 )
 @click.option("--search", default="", help="Words that stand in the input, the target or a response.")
 @click.option("--offset", default=0, show_default=True, type=click.IntRange(min=0))

@@ -28,7 +28,7 @@ class NewNote(BaseModel):
 
     text: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$", max_length=4000)]
     task: TaskName | None = None
-    sample: int | None = Field(None, ge=0, le=_MOST)
+    sample: int | None = Field(None, ge=0, le=_MOST, strict=True)
 
     @model_validator(mode="after")
     def _sample_of_a_task(self) -> Self:

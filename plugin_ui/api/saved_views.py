@@ -16,6 +16,7 @@ from plugin_ui.permissions import READ, caller, readable_experiments, require, r
 from plugin_ui.services import services
 
 _KINDS = ("board", "comparison")
+_MOST_ROWS = 1_000_000
 
 
 class PutView(BaseModel):
@@ -83,7 +84,7 @@ def view_history(view_id: str) -> ResponseReturnValue:
 
 @requires(READ)
 def open_view(view_id: str) -> ResponseReturnValue:
-    """What the view shows now, of what the caller may read: the board, or the comparison."""
+    """What the view shows now, of what the caller may read: the comparison, or the board (``?offset= &limit=``)."""
     core, readable = services(), readable_experiments()
     found = core.views.get(view_id, readable, _revision())
     if isinstance(found.view, SavedComparison):
@@ -91,7 +92,9 @@ def open_view(view_id: str) -> ResponseReturnValue:
             require_run(READ, run_id)
         shown = found.view.opened(core.scores.of_runs(found.view.runs), core.reader.vector)
     else:
-        shown = core.boards.ranked(found.view.query, experiment_ids=readable).as_json()
+        board = core.boards.ranked(found.view.query, experiment_ids=readable)
+        limit = whole_number("limit", 0, 0, _MOST_ROWS) or None
+        shown = board.as_json(offset=whole_number("offset", 0, 0, _MOST_ROWS), limit=limit)
     return jsonify({**found.as_json(), "shown": shown})
 
 
