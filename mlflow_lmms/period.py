@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlflow_lmms.comparison import TaskDifference, Verdict, corrected, difference_of
+from mlflow_lmms.model_trend import family
 from mlflow_lmms.score import REPORTED, Score, Vectors, flags_of
-from mlflow_lmms.trend import family
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from mlflow_lmms.analysis.mean_interval import LEVEL
 from mlflow_lmms.database import reading
 from mlflow_lmms.errors import NotFoundError
+from mlflow_lmms.model_trend import Entry, family, latest_of_versions, make_trends
 from mlflow_lmms.period import changes_in, counts
 from mlflow_lmms.score import Vectors
 from mlflow_lmms.score_rows import score_columns, score_of
 from mlflow_lmms.sql.schema import IndexedRunRow, ScoreRow
-from mlflow_lmms.trend import Entry, family, latest_of_versions, make_trends
 
 #: Results of a period come from runs that began in it or this long before: a suite takes its time, a rescore waits.
 _EARLIER_S = 30 * 86400.0

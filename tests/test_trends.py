@@ -15,13 +15,13 @@ from sqlalchemy.orm import Session
 from mlflow_lmms.comparison import Verdict
 from mlflow_lmms.database import open_database
 from mlflow_lmms.errors import NotFoundError
+from mlflow_lmms.model_trend import Entry, Point, family, latest_of_versions, make_trends
 from mlflow_lmms.period import Change, changes_in, counts
 from mlflow_lmms.score import Score
 from mlflow_lmms.score_rows import FIELDS
 from mlflow_lmms.score_vectors import DocumentKeys, ScoreVector
 from mlflow_lmms.sql.migration import migrate
 from mlflow_lmms.sql.schema import Base, IndexedRunRow, ScoreRow
-from mlflow_lmms.trend import Entry, Point, family, latest_of_versions, make_trends
 from mlflow_lmms.trends import Narrowing, Trends
 
 ALL = Narrowing(experiment_ids=None)
