@@ -28,6 +28,8 @@ from mlflow_lmms.sql.schema import ScoreRow
 _EDITION = 1
 _LONGEST = 500
 _SOURCE_LONGEST = 16
+#: The largest number of samples that the column holds; metrics may say anything.
+_MOST = 2**31 - 1
 #: The params that rows depend on.
 _PARAMS = ("limit", "offset")
 _OF_MLFLOW = "mlflow."
@@ -141,7 +143,7 @@ def _row(
         value=value,
         low=values.get(name.of("ci_low")),
         high=values.get(name.of("ci_high")),
-        n=int(count) if count is not None else None,
+        n=int(count) if count is not None and 0 <= count <= _MOST else None,
         primary=is_primary,
         **of_run,
         **told.of_task,

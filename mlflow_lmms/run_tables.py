@@ -119,7 +119,7 @@ def _read(connection: Connection, run_ids: Collection[str]) -> dict[str, Run]:
             RunInfo(
                 run_id=row.run_uuid,
                 experiment_id=str(row.experiment_id),
-                user_id=row.user_id,
+                user_id=row.user_id or "",
                 status=row.status,
                 start_time=row.start_time,
                 end_time=row.end_time,

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.evaluation_store import EvaluationStore
@@ -29,6 +29,8 @@ _LEADERSHIP_S = 10.0
 _LEAD_EVERY_S = 2.0
 #: Clocks of other machines differ, and a run may be written long after the end that it names.
 _OVERLAP_S = 3600.0
+#: What a run's own values may cause, unlike `OperationalError`: a database that is not there.
+_REFUSED = (StatementError, ValueError, ArithmeticError)
 #: Runs that one transaction replaces: on SQLite everybody waits for it.
 _TOGETHER = 20
 _PAGE = 200
@@ -212,7 +214,7 @@ class ScoreFeed:
                 self._index.refresh_runs(some)
             except OperationalError:
                 raise
-            except DBAPIError:
+            except _REFUSED:
                 self._replace_singly(some)
 
     def _replace_singly(self, run_ids: list[str]) -> None:
@@ -222,5 +224,5 @@ class ScoreFeed:
                 self._index.refresh_run(run_id)
             except OperationalError:
                 raise
-            except DBAPIError as error:
-                self._problems.append(f"run {run_id} cannot be indexed: {type(error).__name__}: {error.orig}")
+            except _REFUSED as error:
+                self._problems.append(f"run {run_id} cannot be indexed: {type(error).__name__}: {error}")
