@@ -166,10 +166,6 @@ class Client(AnalysisCalls, SavedCalls):
         """Put what a run holds onto the boards that this program has written by itself; returns how many scores."""
         return int(self._http.call("POST", f"/runs/{quoted(run_id)}/index", body={})["scores"])
 
-    def tasks(self, search: str = "") -> list[dict[str, Any]]:
-        """Groups, tags and tasks that can be asked for and whose names hold all words of `search`."""
-        return list(self._http.call("GET", "/tasks", query={"search": search or None})["tasks"])
-
     def suites(self) -> list[dict[str, Any]]:
         """Every suite with its newest revision."""
         return list(self._http.call("GET", "/suites")["suites"])

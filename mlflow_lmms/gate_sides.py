@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_lmms.errors import NotFoundError, UnavailableError
+from mlflow_lmms.errors import InvalidRequestError, NotFoundError, UnavailableError
 from mlflow_lmms.names import Tag
 from mlflow_lmms.recorded_run import model_label
 from mlflow_lmms.registry import find_version
@@ -113,7 +113,18 @@ class Sides:
             if (self._experiment_ids is None or score.experiment_id in self._experiment_ids)
             and (tasks is None or score.task in tasks)
         ]
-        return Side(run_id, model_label(run), self._version_of(run_id), {score.task: score for score in scores})
+        version = self._registered(self._version_of(run_id))
+        return Side(run_id, model_label(run), version, {score.task: score for score in scores})
+
+    def _registered(self, version: ModelVersionName | None) -> ModelVersionName | None:
+        """The version where it is one: whoever logs a run may write any name into its tags."""
+        if version is None:
+            return None
+        try:
+            find_version(self._client, f"{REGISTERED}{version.name}/{version.version}")
+        except (NotFoundError, InvalidRequestError):
+            return None
+        return version
 
     def _version_of(self, run_id: str) -> ModelVersionName | None:
         """The registered version that the run says it is of: a label alone could be anybody's."""

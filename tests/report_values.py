@@ -28,7 +28,7 @@ def board(models: int = 3, tasks: int = 4, *, hostile: bool = True) -> dict[str,
     task_names = [f"task_{at}" for at in range(tasks)]
     if hostile:
         names[-1], task_names[-1] = HOSTILE, f"refcoco+ {HOSTILE}"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for at, name in enumerate(names):
         cells = {task: cell(task, 0.9 - 0.1 * at - 0.01 * number, at + 1) for number, task in enumerate(task_names)}
         rows.append(
