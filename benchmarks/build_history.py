@@ -17,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,20 @@ def right_of(number: int) -> NDArray[np.int64]:
     return np.rint(chance * DOCUMENTS).astype(np.int64)
 
 
+@cache
+def told_of(task: int) -> str:
+    """The fingerprint as the tag has it."""
+    return json.dumps(fingerprint_of(task))
+
+
+@cache
+def metric_names(task: int) -> tuple[str, ...]:
+    """The score, its statistics and its slices."""
+    name = MetricName(task_name(task), "acc")
+    slices = [MetricName(name.task, "acc", "none", "subject", f"s{at:02}") for at in range(SLICES)]
+    return tuple(map(str, (name, *map(name.of, ("n", "ci_low", "ci_high")), *slices)))
+
+
 @dataclass(frozen=True)
 class MadeRun:
     """One run in plain values: metrics by name, tags, and the rows that our index makes of it."""
@@ -123,23 +139,19 @@ def make_run(number: int) -> MadeRun:
     random = np.random.default_rng([11, number])
     recorded_at = (_START_MS + number * _EVERY_MS) / 1000 + 30
     tags = _tags(number)
+    of_run = _of_run(number)
     for task, right in zip(tasks_of(number), right_of(number).tolist(), strict=True):
-        name, value = MetricName(task_name(task), "acc"), right / DOCUMENTS
-        low, high = _wilson(value)
-        whole = {"value": value, "low": low, "high": high, "n": DOCUMENTS, "dimension": "", "slice": ""}
-        metrics |= {str(name): value, str(name.of("n")): DOCUMENTS}
-        metrics |= {str(name.of("ci_low")): low, str(name.of("ci_high")): high}
-        rows = [whole]
-        for at, jitter in enumerate(random.normal(0, 0.05, SLICES).tolist()):
-            part = {"value": round(value + jitter, 4), "low": None, "high": None, "n": None}
-            rows.append(part | {"dimension": "subject", "slice": f"s{at:02}"})
-            metrics[str(MetricName(task_name(task), "acc", "none", "subject", f"s{at:02}"))] = part["value"] or 0.0
+        names, (low, high), value = metric_names(task), _wilson(right), right / DOCUMENTS
+        slices = np.round(value + random.normal(0, 0.05, SLICES), 4).tolist()
+        metrics |= zip(names, (value, float(DOCUMENTS), low, high, *slices), strict=True)
         primary = {"metric": "acc", "filter": "none", "higher_is_better": True, "partial": False}
         primary |= {"recorded_at": recorded_at, "factor": 1.0, "scale": {"high": 1.0}, "warnings": []}
-        fingerprint = json.dumps(fingerprint_of(task))
-        tags |= {Tag.primary(task_name(task)): json.dumps(primary), Tag.fingerprint(task_name(task)): fingerprint}
-        shared = {"task": task_name(task), "fingerprint": fingerprint, "recorded_at": recorded_at}
-        scores += [row | shared | _of_run(number) for row in rows]
+        tags |= {Tag.primary(task_name(task)): json.dumps(primary), Tag.fingerprint(task_name(task)): told_of(task)}
+        shared = of_run | {"task": task_name(task), "fingerprint": told_of(task), "recorded_at": recorded_at}
+        whole = {"value": value, "low": low, "high": high, "n": DOCUMENTS, "dimension": "", "slice": ""}
+        scores.append(shared | whole)
+        part = shared | {"low": None, "high": None, "n": None, "dimension": "subject"}
+        scores += [part | {"value": score, "slice": f"s{at:02}"} for at, score in enumerate(slices)]
     return MadeRun(number, metrics, tags, scores)
 
 
@@ -170,7 +182,9 @@ def _of_run(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _wilson(share: float) -> tuple[float, float]:
+@cache
+def _wilson(right: int) -> tuple[float, float]:
+    share = right / DOCUMENTS
     middle = (share + _Z**2 / (2 * DOCUMENTS)) / (1 + _Z**2 / DOCUMENTS)
     half = _Z / (1 + _Z**2 / DOCUMENTS) * (share * (1 - share) / DOCUMENTS + _Z**2 / (4 * DOCUMENTS**2)) ** 0.5
     return middle - half, middle + half
@@ -184,42 +198,29 @@ def build(uri: str, artifacts: Path, runs: int) -> History:
     assert client.get_experiment(str(_EXPERIMENT)).name == "history", "expected an empty database"
     EvaluationStore(open_database(database_url(None, uri))).migrate()
     history = History(uri, artifacts, runs)
-    add_runs(history, range(runs))
-    add_scores(history, range(runs))
+    add_indexed_runs(history, range(runs))
     write_vectors(history)
     check(history)
     return history
 
 
 def add_runs(history: History, numbers: Sequence[int]) -> None:
-    """Write the runs into MLflow's tables."""
+    """Write runs into MLflow's tables alone."""
     with Bulk(history.uri) as bulk:
         for some in _some(numbers):
-            made = [make_run(number) for number in some]
-            bulk.write("runs", _RUN_COLUMNS, (_run_row(history, run.number) for run in made))
-            bulk.write("tags", ("key", "value", "run_uuid"), _items(made, "tags"))
-            params = ((f"param_{at:02}", f"value {at}", run_id_of(run.number)) for run in made for at in range(20))
-            bulk.write("params", ("key", "value", "run_uuid"), params)
-            metrics = (
-                (key, value, _START_MS, 1, bulk.false, run_id) for key, value, run_id in _items(made, "metrics")
-            )
-            bulk.write("latest_metrics", ("key", "value", "timestamp", "step", "is_nan", "run_uuid"), metrics)
+            _write_runs(history, bulk, [make_run(number) for number in some])
 
 
-def add_scores(history: History, numbers: Sequence[int]) -> None:
-    """Write the rows that the index makes of the runs, and let the real code choose the boards' cells."""
+def add_indexed_runs(history: History, numbers: Sequence[int]) -> None:
+    """Write runs and the rows that the index makes of them, and let the real code choose the boards' cells."""
     url = database_url(None, history.uri)
-    columns = tuple(column.name for column in ScoreRow.__table__.columns)
-    with Bulk(str(url.render_as_string(hide_password=False))) as bulk:
+    with Bulk(history.uri) as bulk, Bulk(url.render_as_string(hide_password=False)) as ours:
         for some in _some(numbers):
             made = [make_run(number) for number in some]
-            rows = (tuple(row[name] for name in columns) for run in made for row in run.scores)
-            bulk.write("lmms_scores", columns, rows)
-            known = ("run_id", "experiment_id", "model", "source", "created_at", "digest")
-            bulk.write("lmms_indexed_runs", known, (_indexed(run.number) for run in made))
-            bulk.write("lmms_run_tags", ("run_id", "key", "value"), _user_tags(made))
+            _write_runs(history, bulk, made)
+            _write_scores(ours, made)
     touched = {
-        Touched(str(_EXPERIMENT), model_of(number), task_name(task))
+        Touched(history.experiment_id, model_of(number), task_name(task))
         for number in numbers
         for task in tasks_of(number)
     }
@@ -229,12 +230,38 @@ def add_scores(history: History, numbers: Sequence[int]) -> None:
     engine.dispose()
 
 
+def _write_runs(history: History, bulk: Bulk, made: Sequence[MadeRun]) -> None:
+    bulk.write("runs", _RUN_COLUMNS, (_run_row(history, run.number) for run in made))
+    bulk.write("tags", ("key", "value", "run_uuid"), _items(made, "tags"))
+    params = ((f"param_{at:02}", f"value {at}", run_id_of(run.number)) for run in made for at in range(20))
+    bulk.write("params", ("key", "value", "run_uuid"), params)
+    metrics = ((key, value, _START_MS, 1, False, run_id) for key, value, run_id in _items(made, "metrics"))
+    bulk.write("latest_metrics", ("key", "value", "timestamp", "step", "is_nan", "run_uuid"), metrics)
+
+
+def _write_scores(bulk: Bulk, made: Sequence[MadeRun]) -> None:
+    columns = tuple(column.name for column in ScoreRow.__table__.columns)
+    pick = itemgetter(*columns)
+    bulk.write("lmms_scores", columns, (pick(row) for run in made for row in run.scores))
+    known = ("run_id", "experiment_id", "model", "source", "created_at", "digest")
+    bulk.write("lmms_indexed_runs", known, (_indexed(run.number) for run in made))
+    bulk.write("lmms_run_tags", ("run_id", "key", "value"), _user_tags(made))
+
+
 def write_vectors(history: History) -> None:
     """Write the scores of single documents of the latest results of some models on some benchmarks."""
-    latest = {(n % MODELS, task): n for n in range(history.runs) for task in tasks_of(n)}
-    for (model, task), number in latest.items():
-        if model < WITH_VECTORS[0] and task < WITH_VECTORS[1]:
+    latest = {
+        (n % MODELS, task): n for n in range(history.runs) if n % MODELS < WITH_VECTORS[0] for task in tasks_of(n)
+    }
+    for (_, task), number in latest.items():
+        if task < WITH_VECTORS[1]:
             write_vector(history, number, task)
+
+
+@cache
+def document_keys(task: int) -> list[str]:
+    """What tells a benchmark's documents apart, sorted."""
+    return sorted(hashlib.sha256(f"{task} {document}".encode()).hexdigest() for document in range(DOCUMENTS))
 
 
 def write_vector(history: History, number: int, task: int) -> None:
@@ -244,10 +271,9 @@ def write_vector(history: History, number: int, task: int) -> None:
     own = np.random.default_rng([17, number, task]).normal(size=DOCUMENTS)
     values = np.zeros(DOCUMENTS)
     values[np.argsort(-(easy + 0.7 * own))[:right]] = 1.0
-    keys = [hashlib.sha256(f"{task} {document}".encode()).hexdigest() for document in range(DOCUMENTS)]
     file = history.artifacts / run_id_of(number) / Artifact.scores(task_name(task))
     file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"doc_hash": sorted(keys), score_column("acc", "none"): values}), file)
+    pq.write_table(pa.table({"doc_hash": document_keys(task), score_column("acc", "none"): values}), file)
 
 
 def check(history: History) -> None:
@@ -324,7 +350,6 @@ class Bulk:
         else:
             for pragma in ("synchronous=OFF", "cache_size=-1000000"):
                 self._sqlite.execute(f"PRAGMA {pragma}")
-        self.false: Any = False
 
     def write(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add rows to a table."""
