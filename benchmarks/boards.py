@@ -125,7 +125,9 @@ def measure(history: made.History) -> Measured:
     ranked = bench.board()
     found["cells"] = sum(len(row.cells) for row in ranked.board.rows)
     found["paired_cells"] = sum(
-        cell.place is not None and cell.place.paired for row in ranked.board.rows for cell in row.cells.values()
+        cell.place is not None and cell.place.paired_with > 0
+        for row in ranked.board.rows
+        for cell in row.cells.values()
     )
     found["board_p50_ms"] = p50(bench.board, 100)
     found["first_paint_ms"] = p50(lambda: json.dumps(bench.board().as_json(limit=_FIRST_ROWS)), 5)

@@ -40,6 +40,7 @@ def _cell(cell: Cell, warnings: Warnings) -> dict[str, Any]:
         "tied": cell.tied,
         "rank_interval": [place.rank, place.last] if place else None,
         "paired": place.paired if place else None,
+        "paired_with": place.paired_with if place else None,
         "note": cell.note,
         "flagged": cell.flagged,
         "warnings": [warning.model_dump(mode="json") for warning in warnings(score)],

@@ -32,11 +32,17 @@ Warnings = Callable[[Score], tuple[TaskWarning, ...]]
 
 @dataclass(frozen=True)
 class RankedBoard:
-    """A board with what stands beside it. `costs`: of each model, where they were asked for."""
+    """A board with what stands beside it.
+
+    Attributes:
+        overall: what the rows are ordered by, one of those of `BoardQuery`.
+        costs: of each model, where they were asked for.
+    """
 
     board: Board
     vectors: Vectors
     warnings: Warnings
+    overall: str = "win_rate"
     costs: Mapping[str, Cost] | None = None
 
     @cached_property
@@ -51,6 +57,7 @@ class RankedBoard:
             "columns": [asdict(column) for column in self.board.columns],
             "rows": [row_json(row, self.warnings, self.costs) for row in rows],
             "total": len(self.board.rows),
+            "overall": self.overall,
             "verdicts": list(self.verdicts),
             "left_out": list(self.board.left_out),
         }
@@ -100,7 +107,7 @@ class Boards:
             pinned=[task for task in query.pinned if narrowing.tasks is None or task in narrowing.tasks],
             left_out=_left_out(results, columns, query),
         )
-        return RankedBoard(board, self._vectors, self._warnings)
+        return RankedBoard(board, self._vectors, self._warnings, query.overall)
 
     def _ranked(
         self, results: Sequence[TaskResults], query: BoardQuery, models: frozenset[str] | None

@@ -25,12 +25,14 @@ class Rank:
         rank: one more than the models that are proven better; models that cannot be told apart share one.
         last: the worst rank that it may have; all intervals of a column hold together with 95 %.
         paired: whether every test of it was over the same documents; without, intervals that do not meet decide.
+        paired_with: how many of the others it was tested against over the same documents.
     """
 
     rank: int
     last: int
     tied: bool
     paired: bool
+    paired_with: int = 0
 
 
 def column_ranks(scores: Sequence[Score], vectors: Vectors, *, higher_is_better: bool) -> dict[str, Rank]:
@@ -42,9 +44,9 @@ def ranks_from(scores: Sequence[Score], tests: PairTests, *, higher_is_better: b
     """The ranks that tests of all pairs tell, by model."""
     values = np.array([score.value if higher_is_better else -score.value for score in scores])
     found = ranks(values, tests.p_value, ALPHA)
-    first, last, paired = found.first.tolist(), found.last.tolist(), np.all(tests.paired, axis=1).tolist()
+    first, last, paired = found.first.tolist(), found.last.tolist(), (tests.paired.sum(axis=1) - 1).tolist()
     sharing = Counter(first)
     return {
-        score.model: Rank(first[at], last[at], tied=sharing[first[at]] > 1, paired=paired[at])
+        score.model: Rank(first[at], last[at], sharing[first[at]] > 1, paired[at] == len(scores) - 1, paired[at])
         for at, score in enumerate(scores)
     }
