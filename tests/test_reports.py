@@ -80,7 +80,12 @@ def test_markdown_keeps_its_columns_and_shows_names_as_they_are() -> None:
         assert {unescaped_pipes(line) for line in lines} == {len(sheet.columns) + 1}
         assert "<script" not in "".join(lines)
     shown = markdown_text("a|b *c* [d](e) <f> `g`\nh & i")
-    assert shown == r"a\|b \*c\* \[d\]\(e\) &lt;f\> \`g\` h &amp; i"
+    assert shown == r"a\|b \*c\* \[d\](e) &lt;f> \`g\` h &amp; i"
+    assert markdown_text("$x$ and 1. no") == r"\$x\$ and 1. no"
+    for text in ("# no heading", "- no list", "+ no list", "> no quotation"):
+        assert markdown_text(text) == f"\\{text}"
+    assert markdown_text("1. no list") == r"1\. no list"
+    assert [markdown_text(text) for text in ("0.75", "+0.1", "#1–3")] == ["0.75", "+0.1", "#1–3"]
 
 
 def test_many_tasks_stand_as_rows() -> None:

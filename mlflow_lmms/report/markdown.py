@@ -7,14 +7,20 @@ from collections.abc import Sequence
 
 from mlflow_lmms.report.sheet import Cell, Sheet
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
+_MARKUP = re.compile(r"([\\`*_\[\]|~$])")
+#: What begins a heading, list or quotation.
+_BEGIN = re.compile(r"^(?:>|(?:#{1,6}|[+-]|\d+[.)])(?=\s|$))")
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
 def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     line = _BLANKS.sub(" ", text).replace("&", "&amp;").replace("<", "&lt;")
-    return _MARKUP.sub(r"\\\1", line)
+    return _BEGIN.sub(_begun, _MARKUP.sub(r"\\\1", line))
+
+
+def _begun(found: re.Match[str]) -> str:
+    return f"{found[0][:-1]}\\{found[0][-1]}"
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], numbers: Sequence[bool] = ()) -> str:
