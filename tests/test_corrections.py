@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
-from runner_files import FINGERPRINT
+from runner_files import FINGERPRINT, write_task
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
+from mlflow_lmms.board_query import BoardQuery
 from mlflow_lmms.comparison import Verdict, compare_with_baseline
 from mlflow_lmms.corrections import Action, Correction, Corrections, apply_corrections
 from mlflow_lmms.database import open_database
-from mlflow_lmms.errors import ConflictError
+from mlflow_lmms.errors import ConflictError, UnavailableError
+from mlflow_lmms.names import Tag
 from mlflow_lmms.result_correction import CorrectionRequest
+from mlflow_lmms.run_recorder import RunRecorder
 from mlflow_lmms.score import Score, flags_of, incomparable, is_invalidated, is_rescored
+from mlflow_lmms.services import Services
 from mlflow_lmms.sql.migration import migrate
 from mlflow_lmms.sql.schema import ScoreRow
 
@@ -191,3 +197,64 @@ def test_a_rescored_result_is_ranked_only_with_an_interval() -> None:
 def test_what_is_not_sound_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         CorrectionRequest.model_validate({"task": "t", "reason": "why", **fields})
+
+
+def recorded(services: Services, folder: Path, accuracy: int) -> str:
+    """A run of the folder's model over 20 documents, of which so many are right; on the boards."""
+    client = services.client
+    run_id = str(
+        client.create_run("0", tags={Tag.MODEL: folder.name, Tag.SOURCE: "import", Tag.TASKS: "t"}).info.run_id
+    )
+    scores = [float(number < accuracy) for number in range(20)]
+    # Answers of its own: with those of an earlier run it would be a score that moved.
+    answers = {"responses": pa.array([[f"{run_id} says {number}"] for number in range(20)])}
+    file = write_task(folder / run_id, "t", {"acc": scores}, columns=answers)
+    RunRecorder(client).record_task(run_id, file, 1)
+    services.scores.refresh_run(run_id)
+    return run_id
+
+
+def shown(services: Services, model: str) -> tuple[str, float, tuple[str, ...]]:
+    """The model's cell: run, value and warnings."""
+    board = services.boards.ranked(BoardQuery(tasks=("t",)), experiment_ids=None).board
+    cell = next(row for row in board.rows if row.model == model).cells["t"]
+    return cell.score.run_id, cell.score.value, cell.score.warnings
+
+
+def correct(services: Services, run_id: str, action: str, **more: Any) -> None:
+    asked = CorrectionRequest.model_validate({"task": "t", "action": action, "reason": "why", **more})
+    services.result_correction.correct(run_id, asked, by="ann")
+
+
+def test_an_earlier_result_that_stands_takes_the_place_of_an_invalidated_one(
+    services: Services, tmp_path: Path
+) -> None:
+    earlier, later = recorded(services, tmp_path, 12), recorded(services, tmp_path, 19)
+    assert shown(services, tmp_path.name) == (later, 0.95, ())
+    correct(services, later, "invalidate")
+    assert shown(services, tmp_path.name) == (earlier, 0.6, ())
+    correct(services, earlier, "invalidate")
+    assert shown(services, tmp_path.name) == (later, 0.95, ("invalidated",))
+    correct(services, earlier, "restore")
+    assert shown(services, tmp_path.name) == (earlier, 0.6, ())
+    correct(services, later, "rescore", value=0.7, low=0.6, high=0.8)
+    assert shown(services, tmp_path.name) == (later, 0.7, ("rescored",))
+    correct(services, later, "restore")
+    assert shown(services, tmp_path.name) == (later, 0.95, ())
+
+
+def test_a_correction_is_kept_and_followed_later_where_mlflow_does_not_answer(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = recorded(services, tmp_path, 12)
+
+    def refuse(_: str) -> int:
+        raise UnavailableError("MLflow is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.scores, "refresh_run", refuse)
+        with pytest.raises(UnavailableError):
+            correct(services, run_id, "invalidate")
+    assert shown(services, tmp_path.name)[2] == ()
+    services.feed.tick()
+    assert shown(services, tmp_path.name) == (run_id, 0.6, ("invalidated",))

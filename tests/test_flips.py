@@ -119,7 +119,7 @@ def test_any_two_results_are_told_as_one_document_after_the_other_would_be(runs:
             for at, (before, after, was, is_) in enumerate(zip(*scores, *answers, strict=True))
             if before is not None and after is not None
         ]
-        page = runs.flips.page(one, two, kinds=FlipKind, limit=500)
+        page = runs.flips.page(one, two, kinds=list(FlipKind), limit=500)
         assert rows(page) == expected
         counted = Counter(kind for kind, *_ in expected)
         assert page.counts == {kind: counted[kind] for kind in FlipKind}
@@ -205,7 +205,7 @@ def test_a_document_that_stands_twice_is_paired_in_order(runs: Runs) -> None:
     keys = [doc_hash(1), doc_hash(1), doc_hash(2)]
     one = runs.write("a", [1.0, 0.0, 1.0], hashes=keys)
     two = replace(runs.write("b", [0.0, 0.0, 1.0], hashes=keys), fingerprint=FINGERPRINT | {"dataset": "o"})
-    page = runs.flips.page(one, two, kinds=FlipKind)
+    page = runs.flips.page(one, two, kinds=list(FlipKind))
     assert page.documents["shared"] == 3
     assert page.counts[FlipKind.RIGHT_TO_WRONG] == 1
 

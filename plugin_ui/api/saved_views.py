@@ -88,8 +88,6 @@ def open_view(view_id: str) -> ResponseReturnValue:
     core, readable = services(), readable_experiments()
     found = core.views.get(view_id, readable, _revision())
     if isinstance(found.view, SavedComparison):
-        for run_id in found.view.runs:
-            require_run(READ, run_id)
         shown = found.view.opened(core.scores.of_runs(found.view.runs), core.reader.vector)
     else:
         board = core.boards.ranked(found.view.query, experiment_ids=readable)
