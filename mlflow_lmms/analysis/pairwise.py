@@ -67,7 +67,7 @@ def _clustered(values: Matrix, present: Mask, clusters: NDArray[np.int64]) -> Ma
     p_value = np.ones((len(values), len(values)))
     for one, other in combinations(range(len(values)), 2):
         both = present[one] & present[other]
-        sums = np.bincount(member[both], weights=values[one, both] - values[other, both])
+        sums = np.bincount(member[both], weights=values[one, both] - values[other, both]).astype(np.float64)
         p_value[one, other] = p_value[other, one] = sign_flip_p_value(sums)
     return p_value
 
