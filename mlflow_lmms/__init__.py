@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow_lmms.client import Client
+    from mlflow_lmms.difference_frames import flipped, settings_diff
     from mlflow_lmms.errors import LmmsError
     from mlflow_lmms.frames import compare, gate, leaderboard, slices, trend
     from mlflow_lmms.importing.log_results import log_results
@@ -21,9 +22,11 @@ __all__ = [
     "EvaluationRequest",
     "LmmsError",
     "compare",
+    "flipped",
     "gate",
     "leaderboard",
     "log_results",
+    "settings_diff",
     "slices",
     "trend",
 ]
@@ -33,9 +36,11 @@ _HOMES = {
     "EvaluationRequest": "mlflow_lmms.request",
     "LmmsError": "mlflow_lmms.errors",
     "compare": "mlflow_lmms.frames",
+    "flipped": "mlflow_lmms.difference_frames",
     "gate": "mlflow_lmms.frames",
     "leaderboard": "mlflow_lmms.frames",
     "log_results": "mlflow_lmms.importing.log_results",
+    "settings_diff": "mlflow_lmms.difference_frames",
     "slices": "mlflow_lmms.frames",
     "trend": "mlflow_lmms.frames",
 }

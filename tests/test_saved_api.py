@@ -12,6 +12,7 @@ from evaluation_world import Seeded
 from flask.testing import FlaskClient
 from mlflow_process import ADMIN, ALICE, BOB, MlflowProcess
 
+import mlflow_lmms
 from mlflow_lmms.cli.main import run
 
 API = "/lmms/api/v1"
@@ -375,6 +376,12 @@ def test_flips_and_settings_on_the_command_line(said: Any, pair: tuple[str, str]
     assert found["total"] == found["counts"]["right_to_wrong"]
     assert {flip["kind"] for flip in found["flips"]} == {"right_to_wrong"}
     assert "--kind" in said("flips", one, two, TASK, "--kind", "nonsense", code=2)
+    frame = mlflow_lmms.flipped(one, two, TASK, kinds=["right_to_wrong"])
+    assert len(frame) == found["total"] > 0 and set(frame["candidate_score"]) == {0.0}
+    assert list(frame["document"][:2]) == [flip["baseline"]["doc_hash"] for flip in found["flips"][:2]]
+    assert len(mlflow_lmms.flipped(one, two, TASK, most=5)) == 5
+    settings = mlflow_lmms.settings_diff(one, two)
+    assert list(settings.columns) == ["section", "name", one, two] and "model" in set(settings["name"])
     shown = said("config-diff", one, two)
     assert "centroid" in shown and "settings are equal" in shown
     assert json.loads(said("config-diff", one, two, "--all", "--format", "json"))["settings"]
