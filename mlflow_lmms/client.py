@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from mlflow_lmms.analysis_calls import AnalysisCalls
+from mlflow_lmms.board_calls import BoardCalls
 from mlflow_lmms.errors import UnavailableError
 from mlflow_lmms.http import Credentials, HttpApi, quoted, until_available
 from mlflow_lmms.lmms_eval_command import read_command
@@ -21,7 +22,7 @@ from mlflow_lmms.suite import Suite
 _STREAM_TIMEOUT_S = (5.0, 45.0)
 
 
-class Client(AnalysisCalls, SavedCalls):
+class Client(AnalysisCalls, BoardCalls, SavedCalls):
     """Evaluations on one MLflow server.
 
     Args:
@@ -117,24 +118,6 @@ class Client(AnalysisCalls, SavedCalls):
         if not response.ok:
             self._http.answer(response)
         return response.content
-
-    def leaderboard(
-        self,
-        *,
-        suite: str | None = None,
-        experiment: str | None = None,
-        partial: bool = False,
-        flagged: bool = False,
-    ) -> dict[str, Any]:
-        """The leaderboard: ``columns``, ``rows`` (best first), ``verdicts``, ``left_out``.
-
-        Args:
-            partial: rank results over a part of a task's documents too.
-            flagged: rank results too whose warnings speak against it.
-        """
-        narrowed = {"suite": suite, "experiment": experiment}
-        switches = {"partial": int(partial) or None, "flagged": int(flagged) or None}
-        return self._http.call("GET", "/leaderboard", query=narrowed | switches)
 
     def comparability(self, first: str, second: str, *, task: str | None = None) -> dict[str, Any]:
         """Whether the results of two runs may be compared: ``verdict``, and by task what differs."""

@@ -17,7 +17,7 @@ def leaderboard(client: Client | None = None, **narrowed: Any) -> pd.DataFrame:
     """The leaderboard, one row for each model and task, the best model first.
 
     Args:
-        narrowed: `suite`, `experiment`, `partial` and `flagged` of `Client.leaderboard`.
+        narrowed: what `Client.leaderboard` takes, as `suite` or `versions`.
     """
     import pandas as pd  # a second that other programs need not wait for
 

@@ -10,25 +10,25 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mlflow_lmms.cli.board_options import asked_of, board_options
 from mlflow_lmms.cli.documents import BOARD_DOCUMENTS, print_board_document
 from mlflow_lmms.cli.output import console, document_format_option, print_json, wanted_format
 from mlflow_lmms.client import Client
 
 _COLUMNS_SIDE_BY_SIDE = 6
+_OVERALL = {"win_rate": "win rate", "normalised": "mean score", "weighted": "weighted score"}
 
 
 @click.command()
-@click.option("--suite", help="Only results of this suite.")
-@click.option("--experiment", help="Only this experiment's.")
-@click.option("--partial", is_flag=True, help="Rank results over a part of a task's documents too.")
-@click.option("--flagged", is_flag=True, help="Rank results too whose warnings speak against it.")
+@board_options
+@click.option("--rows", type=click.IntRange(1), help="Only so many models.")
 @document_format_option(*BOARD_DOCUMENTS)
-def leaderboard(suite: str | None, experiment: str | None, partial: bool, flagged: bool) -> None:
+def leaderboard(rows: int | None, **options: Any) -> None:
     """Rank the models: scores with their 95 % intervals, ties, and who beats whom.
 
     Scores that somebody else published stand beside ours in brackets, with their source; they are not ranked.
     """
-    board = Client().leaderboard(suite=suite, experiment=experiment, partial=partial, flagged=flagged)
+    board = Client().leaderboard(limit=rows, **asked_of(options))
     form = wanted_format()
     if form == "json":
         print_json(board)
@@ -56,7 +56,8 @@ def print_board(board: dict[str, Any], out: Console) -> None:
 def _print_side_by_side(board: dict[str, Any], out: Console) -> None:
     """One row for each model, one column for each task; doubts as numbered notes below."""
     notes: dict[str, int] = {}
-    table = _new_table("", "model", "win rate", *(_heading(column) for column in board["columns"]))
+    columns = ("", "model", *_summary_columns(board), *(_heading(column) for column in board["columns"]))
+    table = _new_table(*columns)
     for row in board["rows"]:
         cells = []
         for column in board["columns"]:
@@ -65,17 +66,17 @@ def _print_side_by_side(board: dict[str, Any], out: Console) -> None:
             for doubt in _doubts(cell):
                 text.append(f" [{notes.setdefault(doubt, len(notes) + 1)}]", style="yellow not bold")
             cells.append(Text(" ").join(filter(None, (text, *reported))))
-        table.add_row(_place(row), Text(row["model"]), _win_rate(row), *cells)
+        table.add_row(_place(row), Text(row["model"]), *_summary(row), *cells)
     out.print(table)
     for doubt, number in notes.items():
         out.print(f"[{number}] {doubt}", style="yellow", markup=False, highlight=False)
 
 
 def _overall(board: dict[str, Any]) -> Table:
-    table = _new_table("", "model", "win rate", "tasks")
+    table = _new_table("", "model", *_summary_columns(board), "tasks")
     for row in board["rows"]:
         table.add_row(
-            _place(row), Text(row["model"]), _win_rate(row), f"{len(row['cells'])} of {len(board['columns'])}"
+            _place(row), Text(row["model"]), *_summary(row), f"{len(row['cells'])} of {len(board['columns'])}"
         )
     return table
 
@@ -113,8 +114,25 @@ def _place(row: dict[str, Any]) -> str:
     return str(row["rank"] or "–")
 
 
-def _win_rate(row: dict[str, Any]) -> str:
-    return "–" if row["win_rate"] is None else f"{row['win_rate']:.2f}"
+def _summary_columns(board: dict[str, Any]) -> list[str]:
+    costs = any("cost" in row for row in board["rows"])
+    return [_OVERALL[board.get("overall", "win_rate")], *(("GPU-hours", "tokens") if costs else ())]
+
+
+def _summary(row: dict[str, Any]) -> list[Text]:
+    """The overall score with its interval; what it has cost, a star where no model is as good for less."""
+    overall = row.get("overall") or {"value": row["win_rate"], "low": None, "high": None}
+    words = "–" if overall["value"] is None else f"{overall['value']:.2f}"
+    if overall["low"] is not None:
+        words += f" [{overall['low']:.2f}, {overall['high']:.2f}]"
+    if "cost" not in row:
+        return [Text(words)]
+    cost = row["cost"] or {"gpu_hours": None, "tokens": None, "on_front": None, "runs": 0, "runs_known": 0}
+    hours = "–" if cost["gpu_hours"] is None else f"{cost['gpu_hours']:.2f}"
+    if cost["gpu_hours"] is not None and cost["runs_known"] < cost["runs"]:
+        hours += f" (of {cost['runs_known']} of {cost['runs']} runs)"
+    tokens = "–" if cost["tokens"] is None else f"{cost['tokens']:,}"
+    return [Text(words), Text(hours + (" *" if cost["on_front"] else "")), Text(tokens)]
 
 
 def _score(cell: dict[str, Any]) -> Text:
