@@ -39,21 +39,21 @@ def judge(difference: PairedDifference, margin: float, *, higher_is_better: bool
     Piaggio et al. (2012), "Reporting of noninferiority and equivalence randomized trials", JAMA 308.
     """
     low, high = difference.low, difference.high
-    if not higher_is_better:
-        low, high = -high, -low
-    if difference.n == 0 or low != low or high != high:
-        return Judgement(Outcome.INCONCLUSIVE, "no documents are shared by candidate and baseline")
-    return judge_gain(low, high, margin)
+    if difference.n == 0:
+        low = high = float("nan")
+    return judge_gain(low, high, margin) if higher_is_better else judge_gain(-high, -low, margin)
 
 
 def judge_gain(low: float, high: float, margin: float) -> Judgement:
-    """Judge a gain (positive is better) by its interval.
+    """Judge a gain (positive is better) by its interval; NaN where there is none.
 
     Args:
         margin: the loss that is acceptable, at least 0.
     """
     if margin < 0:
         raise ValueError(f"a margin is at least 0, got {margin}")
+    if low != low or high != high:
+        return Judgement(Outcome.INCONCLUSIVE, "no documents are shared by candidate and baseline")
     shown = f"the gain lies between {low:+.4g} and {high:+.4g}, the margin is {margin:g}"
     if low > -margin:
         return Judgement(Outcome.PASS, shown)
