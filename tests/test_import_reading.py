@@ -19,6 +19,7 @@ from mlflow_lmms.importing.run_facts import describe_run, model_of
 from mlflow_lmms.importing.scrubbed import scrubber_for_files
 from mlflow_lmms.importing.task_import import ImportedTask, TaskImport, TaskOptions
 from mlflow_lmms.names import Tag
+from mlflow_lmms.reading.cluster_id import cluster_id
 from mlflow_lmms.reading.errored import ErroredPolicy
 from mlflow_lmms.reading.row_key import row_key
 from mlflow_lmms.scrubbing import Scrubber
@@ -405,10 +406,26 @@ def test_documents_in_clusters_widen_the_interval(tmp_path: Path, read: Reader) 
     write_samples(tmp_path, "my_vqa", rows(values, "acc"))
     settings = {"output_type": "generate_until", "cluster_key": "video"}
     write_results(tmp_path, {"my_vqa": {"acc,none": 0.5}}, documents=8, configs={"my_vqa": settings})
-    metric = read(tmp_path).value("acc")
+    found = read(tmp_path, dimensions=("video",))
+    metric = found.value("acc")
     # clusters' sums of deviations from 0.5: 1.5, -1.5, 0.5, -0.5
     assert metric["clusters"] == 4
     assert metric["clustered_stderr"] == pytest.approx((5.0 * 4 / 3) ** 0.5 / 8)
+    beside = {row["doc_id"]: (row["cluster"], row["dim:video"]) for row in found.scores}
+    assert beside == {number: (cluster_id(video), video) for number, video in enumerate(videos)}
+
+
+def test_groups_of_long_prompts_stand_beside_the_scores(tmp_path: Path, read: Reader) -> None:
+    told = rows([float(at % 2) for at in range(40)], "acc")
+    for at, line in enumerate(told):
+        line["input"] = "x" * (10 + 10 * (at // 10))
+    write_samples(tmp_path, "my_vqa", told)
+    write_results(tmp_path, {"my_vqa": {"acc,none": 0.5}}, documents=40)
+    found = read(tmp_path)
+    beside = [row["dim:prompt_length"] for row in sorted(found.scores, key=lambda row: int(row["doc_id"]))]
+    assert beside == [name for name in ("10", "20", "30", "40") for _ in range(10)]
+    shown = {piece.value: piece.n for piece in found.result.slices if piece.dimension == "prompt_length"}
+    assert shown == {"10": 10, "20": 10, "30": 10, "40": 10}
 
 
 def test_dimensions_that_a_task_declares_are_kept(tmp_path: Path, read: Reader) -> None:

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mlflow_lmms.group_columns import read_groups
 from mlflow_lmms.reading.metric_key import MetricKey
 from mlflow_lmms.reading.row_key import row_key
 from mlflow_lmms.samples import read_media, read_samples
+from mlflow_lmms.score_vectors import read_score_vector
 from worker.runner.document_records import DocumentRecord, MediaReference, PictureBudget, read_documents
 from worker.runner.documents import StoredMedia, image_hash, read_content
 from worker.runner.sample_rows import SampleRows
@@ -80,6 +82,25 @@ def test_scores_are_sorted_and_hold_only_what_explains_a_value() -> None:
     keys = list(zip(*(scores[name].to_pylist() for name in ("doc_hash", "row_key", "doc_id")), strict=True))
     assert keys == sorted(keys)
     assert len(keys) == 50
+
+
+def test_beside_the_scores_stand_dimensions_and_clusters(tmp_path: Path) -> None:
+    kinds = [None if number == 3 else "even" if number % 2 == 0 else "half \ud800" for number in range(50)]
+    videos = [None if number == 4 else number // 5 for number in range(50)]
+    file = tmp_path / "t.scores.parquet"
+    write_table(file, scores_table(table(50), [KEY], {"kind": kinds}, videos))
+    vector = read_score_vector(file, "acc", "none")
+    documents = pq.read_table(file, columns=["doc_id"])["doc_id"].to_pylist()
+    assert vector.clusters is not None
+    clusters = dict(zip(documents, vector.clusters.tolist(), strict=True))
+    assert clusters[5] == clusters[9] != clusters[10]
+    assert len(set(clusters.values())) == 11  # ten videos, and one document that stands alone
+    groups = read_groups(file, lambda: file, ["kind", "colour"])
+    assert groups.keys() == {"kind"}
+    named = {name: {documents[at] for at in places} for name, places in groups["kind"].members()}
+    assert named == {"even": set(range(0, 50, 2)), "half ?": set(range(1, 50, 2)) - {3}}
+    corpus = scores_table(table(50), [], {"kind": kinds}, videos)
+    assert corpus.column_names == ["doc_hash", "row_key", "doc_id"]
 
 
 @pytest.mark.parametrize(
