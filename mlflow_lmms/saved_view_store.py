@@ -7,6 +7,7 @@ and of a view whose newest revision is hidden, that there is no such view.
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -19,6 +20,7 @@ from mlflow_lmms.errors import ConflictError, InvalidRequestError, NotAllowedErr
 from mlflow_lmms.saved_view import View, ViewRevision, parse_view, view_json
 from mlflow_lmms.sql.schema_saved import SavedViewRevisionRow, SavedViewRow
 
+_ID = re.compile(r"[0-9a-f]{32}")
 #: Ids of experiments that the caller may read; None: all.
 Readable = Collection[str] | None
 
@@ -136,7 +138,8 @@ class SavedViewStore:
 def _newest(
     session: Session, view_id: str, readable: Readable, *, lock: bool = False
 ) -> tuple[SavedViewRow, SavedViewRevisionRow]:
-    head = session.get(SavedViewRow, view_id, with_for_update=lock)
+    known = _ID.fullmatch(view_id)  # PostgreSQL is not asked for what no text of its can hold
+    head = session.get(SavedViewRow, view_id, with_for_update=lock) if known else None
     row = session.get_one(SavedViewRevisionRow, (view_id, head.revision)) if head is not None else None
     if head is None or row is None or not _may_see(row, readable):
         raise NotFoundError(

@@ -108,8 +108,13 @@ def test_whoever_may_not_read_all_experiments_is_told_that_there_is_no_such_view
             change(store, made, comparison("r3", "r4"), readable=readable, admin=True)
     assert [r.id for r in store.heads(("1", "2", "3"), by="ben")] == [made.id]
     assert store.get(made.id, None) == store.get(made.id, ("2", "1")) == made
-    with pytest.raises(NotFoundError, match="does not exist"):
-        store.get("0" * 32, None)
+
+
+@pytest.mark.parametrize("view_id", ["0" * 32, "a\x00b", "", "\ud800", "x" * 10_000, "%"])
+def test_a_view_that_is_not_there_is_told_whatever_it_is_called(store: SavedViewStore, view_id: str) -> None:
+    for ask in (store.get, store.history):
+        with pytest.raises(NotFoundError, match="does not exist"):
+            ask(view_id, None)
 
 
 def test_an_older_revision_over_hidden_runs_is_in_no_history(store: SavedViewStore) -> None:
@@ -215,4 +220,5 @@ def test_notes_are_listed_newest_first_and_only_of_readable_experiments(
     assert notes.search(NotesAsked(None, task="")) == [made[0]]
     assert notes.search(NotesAsked(None, sample=3)) == [made[2]]
     assert notes.search(NotesAsked({"1"}), before=made[2].id, limit=1) == [made[1]]
+    assert len(notes.search(NotesAsked(None, sample=None), before=10**15)) == 4
     assert made[0].task is None and made[2].as_json()["document"] == "d" * 64
