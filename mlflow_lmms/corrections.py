@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -135,15 +135,15 @@ class Corrections:
         return tuple(TaskWarning(name=name, message=found.sentence()) for name in names)
 
 
-def apply_corrections(session: Session, run_id: str, rows: Iterable[ScoreRow]) -> None:
-    """Give a run's rows, which were just read from the run, what the ledger says of its results.
+def apply_corrections(session: Session, rows: Collection[ScoreRow]) -> None:
+    """Give rows that were just read from runs what the ledger says of their results.
 
     An invalidated result keeps its number, under a warning that no board ranks. A re-scored one gets the value that
     somebody gave it in its primary metric alone; of slices and other metrics nothing was said.
     """
-    standing = {task: found for (_, task), found in _standing(session, [run_id]).items()}
+    standing = _standing(session, {row.run_id for row in rows})
     for row in rows if standing else ():
-        found = standing.get(row.task)
+        found = standing.get((row.run_id, row.task))
         if found is None:
             continue
         if found.action is Action.INVALIDATE:

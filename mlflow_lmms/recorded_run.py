@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from mlflow.entities import Run
@@ -22,6 +23,8 @@ from mlflow_lmms.work_order import ResolvedModel
 CLIENT = "client"
 _TASK_TAG = "lmms.task."
 _OF_RESULTS = (".fingerprint", ".primary")
+#: The same names come in run after run.
+_metric_name = lru_cache(maxsize=50_000)(MetricName.parse)
 
 
 def tag_object(tags: Mapping[str, str], key: str) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def metric_values(run: Run) -> dict[MetricName, float]:
     tags = run.data.tags
     found: dict[MetricName, float] = {}
     for key, value in run.data.metrics.items():
-        name = MetricName.parse(tags.get(Tag.whole_name(key), "") if was_cut(key) else key)
+        name = _metric_name(tags.get(Tag.whole_name(key), "") if was_cut(key) else key)
         if name is not None:
             found[name] = value
     return found

@@ -7,13 +7,25 @@ Nothing is ever written here.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
-from sqlalchemy import Boolean, Connection, Select, column, create_engine, func, select, table
+from mlflow.entities import Run, RunData, RunInfo
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    Select,
+    column,
+    create_engine,
+    func,
+    literal_column,
+    select,
+    table,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -28,9 +40,8 @@ _INFO = ("run_uuid", "experiment_id", "name", "user_id", "status", "start_time",
 _RUNS = table("runs", *map(column, (*_INFO, "artifact_uri")))
 _TAGS = table("tags", *map(column, ("run_uuid", "key", "value")))
 _PARAMS = table("params", *map(column, ("run_uuid", "key", "value")))
-_METRICS = table(
-    "latest_metrics", *map(column, ("run_uuid", "key", "value", "timestamp", "step")), column("is_nan", Boolean())
-)
+_METRICS = table("latest_metrics", *map(column, ("run_uuid", "key", "value")))
+_IS_NAN: ColumnElement[bool] = literal_column("is_nan", Boolean())
 
 
 class RunTables:
@@ -109,10 +120,32 @@ class RunTables:
             raise UnavailableError(f"MLflow's runs cannot be read: {type(error).__name__}: {error}") from None
 
 
+class _ReadData(RunData):
+    """What MLflow's entity offers, without an entity for each of a run's hundreds of values."""
+
+    def __init__(self, metrics: dict[str, float], params: dict[str, str], tags: dict[str, str]) -> None:
+        super().__init__()
+        self._read = metrics, params, tags
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self._read[0]
+
+    @property
+    def params(self) -> dict[str, str]:
+        return self._read[1]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self._read[2]
+
+
 def _read(connection: Connection, run_ids: Collection[str]) -> dict[str, Run]:
-    tags = _by_run(connection, _TAGS, run_ids)
-    params = _by_run(connection, _PARAMS, run_ids)
-    metrics = _by_run(connection, _METRICS, run_ids)
+    tags = _by_run(connection, select(_TAGS), run_ids)
+    params = _by_run(connection, select(_PARAMS), run_ids)
+    metrics = _by_run(connection, select(_METRICS).where(~_IS_NAN), run_ids)
+    for run_id, undefined in _by_run(connection, select(_METRICS).where(_IS_NAN), run_ids).items():
+        metrics[run_id] |= dict.fromkeys(undefined, math.nan)
     found = connection.execute(select(_RUNS).where(_RUNS.c.run_uuid.in_(run_ids)))
     return {
         row.run_uuid: Run(
@@ -127,25 +160,18 @@ def _read(connection: Connection, run_ids: Collection[str]) -> dict[str, Run]:
                 artifact_uri=row.artifact_uri,
                 run_name=row.name,
             ),
-            RunData(
-                metrics=[_metric(own) for own in metrics[row.run_uuid]],
-                params=[Param(own.key, own.value) for own in params[row.run_uuid]],
-                tags=[RunTag(own.key, own.value) for own in tags[row.run_uuid]],
-            ),
+            _ReadData(metrics[row.run_uuid], params[row.run_uuid], tags[row.run_uuid]),
         )
         for row in found
     }
 
 
-def _by_run(connection: Connection, source: Any, run_ids: Iterable[str]) -> dict[str, list[Any]]:
-    rows: dict[str, list[Any]] = defaultdict(list)
-    for row in connection.execute(select(source).where(source.c.run_uuid.in_(run_ids))):
-        rows[row.run_uuid].append(row)
-    return rows
-
-
-def _metric(row: Any) -> Metric:
-    return Metric(row.key, float("nan") if row.is_nan else row.value, row.timestamp, row.step)
+def _by_run(connection: Connection, query: Select[Any], run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Rows of run, key and value, by run."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for run_id, key, value in connection.execute(query.where(query.selected_columns[0].in_(run_ids))):
+        found[run_id][key] = value
+    return found
 
 
 def _some(run_ids: Collection[str]) -> Iterator[Sequence[str]]:

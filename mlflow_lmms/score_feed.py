@@ -205,13 +205,13 @@ class ScoreFeed:
         self._replace(self._index.outdated(run_ids))
 
     def _replace_ours(self, run_ids: Collection[str]) -> None:
-        self._replace(sorted(self._index.concerned(run_ids)))
+        self._replace(sorted(self._index.concerned(run_ids)), anew=True)
 
-    def _replace(self, run_ids: list[str]) -> None:
+    def _replace(self, run_ids: list[str], *, anew: bool = False) -> None:
         for start in range(0, len(run_ids), _TOGETHER):
             some = run_ids[start : start + _TOGETHER]
             try:
-                self._index.refresh_runs(some)
+                self._index.refresh_runs(some, anew=anew)
             except OperationalError:
                 raise
             except _REFUSED:

@@ -10,14 +10,15 @@ from collections.abc import Collection
 from typing import Any
 
 from mlflow.entities import Run
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from mlflow_lmms.board_cells import BoardCells, Touched
+from mlflow_lmms.board_cells import BoardCells
 from mlflow_lmms.corrections import apply_corrections
 from mlflow_lmms.evaluation import Evaluation
 from mlflow_lmms.evaluation_store import EvaluationStore
+from mlflow_lmms.replaced_rows import replace_rows
 from mlflow_lmms.run_scores import (
     digest_of,
     indexed_model,
@@ -51,48 +52,42 @@ class ScoreIndex:
         """`refresh_runs` of one run."""
         return self.refresh_runs([run_id])
 
-    def refresh_runs(self, run_ids: Collection[str]) -> int:
-        """Read the runs and put their scores in place of what the index held of them; returns how many there are.
+    def refresh_runs(self, run_ids: Collection[str], *, anew: bool = False) -> int:
+        """Read the runs and let the index hold just their scores; returns how many there are.
 
         Everything comes from the runs themselves, so that it does not matter who wrote them. Of a run that is
-        deleted, gone or not ours no score stays.
+        deleted, gone or not ours no score stays. Tasks whose rows are as they were are not written, unless `anew`.
 
         Raises:
             UnavailableError: MLflow's database does not answer; the index is as it was.
         """
         with self._store.session() as session, session.begin():
             # Locked before the runs are read: of two tasks that end at once the later reader must write last.
-            rows = _locked(session, run_ids)
-            runs = self._runs.read(rows.keys())
-            touched = _places(session, rows.keys())
-            session.execute(delete(ScoreRow).where(ScoreRow.run_id.in_(rows.keys())))
-            attempts = _attempts(session, rows.keys())
-            found = [
-                score
-                for run_id, row in rows.items()
-                for score in self._scores(session, row, runs.get(run_id), attempts[run_id])
-            ]
-            session.add_all(found)
-            session.flush()
-            touched |= {Touched(score.experiment_id, score.model, score.task) for score in found}
+            known = _locked(session, run_ids)
+            runs = {run_id: run for run_id, run in self._runs.read(known.keys()).items() if is_ours(run)}
+            attempts = _attempts(session, known.keys())
+            rows = [row for run_id, run in runs.items() for row in score_rows(run, attempts[run_id])]
+            apply_corrections(session, rows)
+            touched = replace_rows(session, known.keys(), rows, anew=anew)
+            with_scores = {row.run_id for row in rows}
+            for run_id, row in known.items():
+                self._describe(session, row, runs.get(run_id), has_scores=run_id in with_scores, anew=anew)
             self._cells.follow(session, touched)
-        return len(found)
+        return len(rows)
 
-    def _scores(
-        self, session: Session, row: IndexedRunRow, run: Run | None, attempts: dict[str, int]
-    ) -> list[ScoreRow]:
-        """What the run's rows are now; notes the run itself, or forgets it when it is gone or not ours."""
-        if run is None or not is_ours(run):
-            self._cells.describe(session, row.run_id, {})
+    def _describe(
+        self, session: Session, row: IndexedRunRow, run: Run | None, *, has_scores: bool, anew: bool
+    ) -> None:
+        """Note what the run is now; forget it when it is gone or not ours."""
+        digest = "" if run is None else digest_of(run)
+        if anew or digest != row.digest or run is None:
+            self._cells.describe(session, row.run_id, {} if run is None or is_deleted(run) else run.data.tags)
+        if run is None:
             session.delete(row)
-            return []
-        found = score_rows(run, attempts)
-        apply_corrections(session, row.run_id, found)
-        self._cells.describe(session, row.run_id, {} if is_deleted(run) else run.data.tags)
+            return
         row.experiment_id, row.model = str(run.info.experiment_id), indexed_model(run)
-        row.source, row.created_at = indexed_source(run) if found else "", (run.info.start_time or 0) / 1000
-        row.digest, row.suite_revision = digest_of(run), suite_revision(run)
-        return found
+        row.source, row.created_at = indexed_source(run) if has_scores else "", (run.info.start_time or 0) / 1000
+        row.digest, row.suite_revision = digest, suite_revision(run)
 
     def concerned(self, run_ids: Collection[str]) -> set[str]:
         """Those of the runs that have, or had when they were last looked at, anything of ours."""
@@ -201,11 +196,6 @@ def _locked(session: Session, run_ids: Collection[str]) -> dict[str, IndexedRunR
     query = select(IndexedRunRow).where(IndexedRunRow.run_id.in_(wanted)).order_by(IndexedRunRow.run_id)
     found = session.scalars(query.with_for_update(), execution_options={"populate_existing": True})
     return {row.run_id: row for row in found}
-
-
-def _places(session: Session, run_ids: Collection[str]) -> set[Touched]:
-    query = select(ScoreRow.experiment_id, ScoreRow.model, ScoreRow.task).distinct()
-    return {Touched(*row) for row in session.execute(query.where(ScoreRow.run_id.in_(run_ids)))}
 
 
 def _attempts(session: Session, run_ids: Collection[str]) -> defaultdict[str, dict[str, int]]:

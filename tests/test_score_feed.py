@@ -312,7 +312,9 @@ def test_the_sweep_writes_only_what_has_changed(
     core.walk()
     written: list[str] = []
     refresh = core.index.refresh_runs
-    monkeypatch.setattr(core.index, "refresh_runs", lambda some: written.extend(some) or refresh(some))
+    monkeypatch.setattr(
+        core.index, "refresh_runs", lambda some, **options: written.extend(some) or refresh(some, **options)
+    )
     client.set_tag(run_ids[1], "mlflow.note.content", "of no matter")
     core.walk()
     assert written == []
@@ -376,7 +378,7 @@ def test_a_run_that_the_database_refuses_keeps_no_other_out(
     good, bad = (new_run(client, experiment_id) for _ in range(2))
     refresh = core.index.refresh_runs
 
-    def refuse(run_ids: Collection[str]) -> int:
+    def refuse(run_ids: Collection[str], **_options: bool) -> int:
         if bad in run_ids:
             raise DataError("INSERT", {}, ValueError("of no use"))
         return refresh(run_ids)
