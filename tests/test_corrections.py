@@ -67,7 +67,7 @@ def row(task: str = "t", *, metric: str = "acc", dimension: str = "", primary: b
 
 def applied(engine: Engine, *rows: ScoreRow) -> list[tuple[float, float | None, list[str]]]:
     with Session(engine) as session, session.begin():
-        apply_corrections(session, "r", rows)
+        apply_corrections(session, rows)
         session.add_all(rows)
     with Session(engine) as session:
         query = select(ScoreRow).order_by(ScoreRow.task, ScoreRow.metric, ScoreRow.dimension)
