@@ -312,9 +312,12 @@ def test_the_sweep_writes_only_what_has_changed(
     core.walk()
     written: list[str] = []
     refresh = core.index.refresh_runs
-    monkeypatch.setattr(
-        core.index, "refresh_runs", lambda some, **options: written.extend(some) or refresh(some, **options)
-    )
+
+    def watched(some: Collection[str], *, anew: bool = False) -> int:
+        written.extend(some)
+        return refresh(some, anew=anew)
+
+    monkeypatch.setattr(core.index, "refresh_runs", watched)
     client.set_tag(run_ids[1], "mlflow.note.content", "of no matter")
     core.walk()
     assert written == []

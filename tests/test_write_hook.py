@@ -1,5 +1,8 @@
 """The hook on MLflow's writes: it names the run or experiment of every write, and never harms a request."""
 
+# MLflow's internals carry few type hints.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import json
