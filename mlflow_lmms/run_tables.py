@@ -98,9 +98,11 @@ class RunTables:
             query = query.where(_RUNS.c.experiment_id == int(experiment_id))
         return self._ids(query)
 
-    def ended_since(self, moment: float) -> list[str]:
-        """Runs that ended at `moment` (unix seconds) or later."""
-        return self._ids(select(_RUNS.c.run_uuid).where(_RUNS.c.end_time >= int(moment * 1000)))
+    def ended_since(self, moment: float) -> set[tuple[str, int]]:
+        """Runs that ended at `moment` (unix seconds) or later, with their end in milliseconds."""
+        query = select(_RUNS.c.run_uuid, _RUNS.c.end_time).where(_RUNS.c.end_time >= int(moment * 1000))
+        with self._connected() as connection:
+            return {(run_id, ended) for run_id, ended in connection.execute(query)}
 
     def count(self) -> int:
         """How many runs there are, active and deleted."""

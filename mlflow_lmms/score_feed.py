@@ -60,6 +60,7 @@ class ScoreFeed:
         self._lock = threading.Lock()
         self._noted: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         self._woken = threading.Event()
+        self._polled: set[tuple[str, int]] = set()
         self._problems: list[str] = []
 
     def note_run(self, run_id: str) -> None:
@@ -164,7 +165,9 @@ class ScoreFeed:
         if last is not None and 0 <= self._now() - last.started_at < self._settings.index_poll_s:
             return
         since = last.started_at if last else self._now()
-        self._follow(self._runs.ended_since(since - _OVERLAP_S))
+        found = self._runs.ended_since(since - _OVERLAP_S)
+        self._follow(sorted(run_id for run_id, _ in found - self._polled))
+        self._polled = found
         self._state.start_walk(POLL, 0)
 
     def _sweep(self, until: float) -> None:
@@ -202,7 +205,9 @@ class ScoreFeed:
         return self._state.walk(walk.name)
 
     def _follow(self, run_ids: Collection[str]) -> None:
-        self._replace(self._index.outdated(run_ids))
+        listed = list(run_ids)
+        for start in range(0, len(listed), _PAGE):
+            self._replace(self._index.outdated(listed[start : start + _PAGE]))
 
     def _replace_ours(self, run_ids: Collection[str]) -> None:
         self._replace(sorted(self._index.concerned(run_ids)), anew=True)

@@ -33,6 +33,7 @@ from mlflow_lmms.score import Score
 from mlflow_lmms.score_rows import score_columns, score_of
 from mlflow_lmms.sql.schema import EvaluationRow, IndexedRunRow, ScoreRow, TaskRow
 
+_AT_ONCE = 500
 _EMPTY = {"experiment_id": "", "model": "", "source": "", "created_at": 0.0, "digest": ""}
 
 
@@ -109,9 +110,13 @@ class ScoreIndex:
             return list(session.scalars(query))
 
     def _digests(self, run_ids: Collection[str]) -> dict[str, str]:
-        query = select(IndexedRunRow.run_id, IndexedRunRow.digest).where(IndexedRunRow.run_id.in_(run_ids))
+        query, listed = select(IndexedRunRow.run_id, IndexedRunRow.digest), list(run_ids)
         with self._store.session() as session:
-            return {row.run_id: row.digest for row in session.execute(query)}
+            return {
+                row.run_id: row.digest
+                for start in range(0, len(listed), _AT_ONCE)
+                for row in session.execute(query.where(IndexedRunRow.run_id.in_(listed[start : start + _AT_ONCE])))
+            }
 
     def primary_scores(
         self,

@@ -20,6 +20,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import DataError
 
 from mlflow_lmms.board_cells import BoardCells
+from mlflow_lmms.cli.main import run as run_command
 from mlflow_lmms.client import Client
 from mlflow_lmms.database import database_url, open_database
 from mlflow_lmms.errors import UnavailableError
@@ -421,6 +422,27 @@ def test_a_rebuild_that_was_interrupted_goes_on_in_another_process(
     assert ended is not None and ended.ended_at is not None and ended.done == core.runs.count()
     assert ended.started_at == begun.started_at
     assert all(shown(core.index, run_id) == [("a run", "ai2d", 0.5)] for run_id in run_ids)
+
+
+def test_the_command_builds_the_index_anew_and_tells_how_far_it_is(
+    server: FollowedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient(server.backend_store_uri)
+    run_id = new_run(client, new_experiment(client, tmp_path))  # unnoticed: the server's poll and sweep are far away
+    store = EvaluationStore(open_database(database_url(None, server.backend_store_uri)))
+    runs = RunTables(server.backend_store_uri)
+    index = ScoreIndex(store, runs, BoardCells())
+    assert shown(index, run_id) == []
+    monkeypatch.setenv("MLFLOW_LMMS_SERVER_URL", server.url)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert run_command(["reindex", "--format", "json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["done"] == runs.count() and told["ended_at"] > told["started_at"]
+    assert shown(index, run_id) == [("a run", "ai2d", 0.5)]
+    assert run_command(["reindex", "--no-wait"]) == 0
+    assert f"{told['total']} runs are being read" in capfd.readouterr().out
+    runs.close()
+    store.engine.dispose()
 
 
 def test_what_is_read_in_bulk_is_what_mlflow_says(core: Core, server: FollowedServer, tmp_path: Path) -> None:
