@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from mlflow_lmms.errors import InvalidRequestError
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
+_DAY_S = 86_400
 Texts = Annotated[tuple[Text, ...], Field(max_length=1000)]
+
+
+def _moment(value: Any) -> Any:
+    """A date or a date with a time (without a zone: UTC) as unix seconds; anything else as it came."""
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return value
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _end(value: Any) -> Any:
+    """The same; a date alone stands for the end of its day."""
+    found = _moment(value)
+    return (
+        found + _DAY_S - 1 if isinstance(value, str) and len(value) == len("2026-01-31") and found != value else found
+    )
+
 
 #: Which of a registered model's versions have a row; ``@NAME``: those with this alias.
 Versions = Annotated[str, StringConstraints(pattern=r"^(all|latest|best|@[A-Za-z0-9_\-]{1,255})$")]
@@ -46,7 +76,7 @@ class BoardQuery(BaseModel):
         pinned: tasks whose columns come first, in this order, also where nobody has a result of them.
         modalities, categories, groups: what the catalogue says of tasks; groups are lmms-eval's groups and tags.
         tags: tags of runs as ``key=value``; all must hold.
-        since, until: when a result was recorded, in unix seconds.
+        since, until: when a result was recorded, in unix seconds or as a date; `until` takes its whole day in.
         min_size, max_size: billions of parameters of a registered model's version.
         versions: ``all``; ``latest``: the highest version of each model that has a result here; ``best``: the one
             with the best overall score; ``@alias``: those with this alias.
@@ -68,8 +98,8 @@ class BoardQuery(BaseModel):
     categories: Texts = ()
     groups: Texts = ()
     tags: Texts = ()
-    since: float | None = Field(None, allow_inf_nan=False)
-    until: float | None = Field(None, allow_inf_nan=False)
+    since: Annotated[float | None, BeforeValidator(_moment)] = Field(None, allow_inf_nan=False)
+    until: Annotated[float | None, BeforeValidator(_end)] = Field(None, allow_inf_nan=False)
     min_size: float | None = Field(None, ge=0, allow_inf_nan=False)
     max_size: float | None = Field(None, ge=0, allow_inf_nan=False)
     versions: Versions = "all"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from flask import request, url_for
 
 from mlflow_lmms.board import Board, Cell, Column, Row
+from mlflow_lmms.board_costs import Cost
 from mlflow_lmms.board_query import BoardQuery
 from mlflow_lmms.column_ranks import Rank
 from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.reading.result_warnings import ranked as is_ranked
 from mlflow_lmms.score import Score
 from mlflow_lmms.task_result import TaskWarning
+from plugin_ui.pages.board_cost import CostCell, cost_cell
+from plugin_ui.pages.board_form import BoardForm, board_form
 from plugin_ui.pages.evaluation_results import scale_words
 from plugin_ui.pages.evaluations import feed_url
 from plugin_ui.pages.experiments import ExperimentChoice, experiment_choices
@@ -29,6 +32,7 @@ Warnings = Callable[[Score], tuple[TaskWarning, ...]]
 #: Fields of a query that choose among results, and leave no model and no task out.
 _LEAVE_NOTHING_OUT = {"pinned", "result", "overall", "partial", "flagged", "costs"}
 _OVERALL = "overall"
+_OVERALLS = {"win_rate": "mean win rate", "normalised": "mean score", "weighted": "score by the suite's weights"}
 _MODEL = "model"
 
 
@@ -93,7 +97,7 @@ class ScoreCell:
 
 @dataclass(frozen=True)
 class Overall:
-    """The mean win rate in words."""
+    """The overall score in words."""
 
     text: str
     note: str
@@ -101,7 +105,10 @@ class Overall:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """One model; `cells` and `reported` follow the headings, None where we have no score of it."""
+    """One model; `cells` and `reported` follow the headings, None where we have no score of it.
+
+    `cost` is None where costs were not asked for.
+    """
 
     model: str
     rank: str
@@ -109,6 +116,7 @@ class BoardRow:
     coverage: str
     cells: list[ScoreCell | None]
     reported: list[list[PublishedScore]]
+    cost: CostCell | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,7 @@ class LeaderboardContext:
     model_heading: Heading
     overall_heading: Heading
     filters: Filters
+    form: BoardForm
     suites: list[str]
     experiments: list[ExperimentChoice]
     verdicts: list[str]
@@ -138,11 +147,12 @@ def show() -> str:
     ranked = core.boards.ranked(filters.query, experiment_ids=readable)
     board = ranked.board
     context = LeaderboardContext(
-        rows=board_rows(board, filters, ranked.warnings),
+        rows=board_rows(board, filters, ranked.warnings, ranked.costs),
         headings=[_heading(column.task, column.task, _column_note(column), filters) for column in board.columns],
         model_heading=_heading(_MODEL, "Model", "", filters),
-        overall_heading=_heading(_OVERALL, "Overall", "mean win rate", filters),
+        overall_heading=_heading(_OVERALL, "Overall", _OVERALLS[filters.query.overall], filters),
         filters=filters,
+        form=board_form(filters.query),
         suites=core.scores.suites(readable),
         experiments=experiment_choices(core.client, readable),
         verdicts=list(ranked.verdicts),
@@ -161,7 +171,9 @@ def _filters() -> Filters:
     )
 
 
-def board_rows(board: Board, filters: Filters, warnings: Warnings) -> list[BoardRow]:
+def board_rows(
+    board: Board, filters: Filters, warnings: Warnings, costs: Mapping[str, Cost] | None = None
+) -> list[BoardRow]:
     """The rows in the order asked for; a model without the score that is sorted by stands last either way.
 
     Args:
@@ -178,10 +190,11 @@ def board_rows(board: Board, filters: Filters, warnings: Warnings) -> list[Board
         BoardRow(
             model=row.model,
             rank="" if row.rank is None else f"{'=' if tied.count(row.rank) > 1 else ''}{row.rank}",
-            overall=None if row.win_rate is None else Overall(f"{row.win_rate:.0%}", _against(board)),
+            overall=_overall(row, board),
             coverage=_coverage(board, row),
             cells=[_cell(row.cells.get(column.task), scales[column.task], warnings) for column in board.columns],
             reported=[[_published(score) for score in row.reported.get(c.task, ())] for c in board.columns],
+            cost=None if costs is None else cost_cell(costs.get(row.model)),
         )
         for row in rows
     ]
@@ -194,8 +207,16 @@ def _coverage(board: Board, row: Row) -> str:
     return f"{row.coverage} of {len(board.columns)} tasks" + (f", {unranked} not ranked" if unranked else "")
 
 
+def _overall(row: Row, board: Board) -> Overall | None:
+    found = row.overall
+    if found.value is None:
+        return None if found.note is None else Overall("–", found.note)
+    interval = "" if found.low is None or found.high is None else f"{found.low:.0%} to {found.high:.0%} · "
+    return Overall(f"{found.value:.0%}", interval + _against(board))
+
+
 def _against(board: Board) -> str:
-    others = sum(row.win_rate is not None for row in board.rows) - 1
+    others = sum(row.overall.value is not None for row in board.rows) - 1
     return f"against {others} other{'' if others == 1 else 's'}"
 
 
@@ -203,7 +224,7 @@ def _sort_key(row: Row, sort: str) -> float | str | None:
     if sort == _MODEL:
         return row.model.lower()
     if sort == _OVERALL:
-        return row.win_rate
+        return row.overall.value
     cell = row.cells.get(sort)
     return None if cell is None else cell.score.value
 
