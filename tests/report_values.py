@@ -35,6 +35,7 @@ def board(models: int = 3, tasks: int = 4, *, hostile: bool = True) -> dict[str,
             {
                 "model": name, "rank": at + 1, "win_rate": 1 - at / models,
                 "overall": {"value": 1 - at / models, "low": 0.1, "high": 0.9, "note": None}, "coverage": len(cells),
+                "cost": {"gpu_hours": 1.5, "tokens": 12345, "runs": 3, "runs_known": 2, "on_front": at == 0},
                 "cells": cells, "reported": {},
             }
         )  # fmt: skip

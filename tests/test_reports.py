@@ -90,7 +90,10 @@ def test_markdown_keeps_its_columns_and_shows_names_as_they_are() -> None:
 
 def test_many_tasks_stand_as_rows() -> None:
     sheet = board_sheet(values.board(models=2, tasks=9))
-    assert (len(sheet.columns), len(sheet.rows)) == (4, 10)
+    assert (len(sheet.columns), len(sheet.rows)) == (4, 12)
+    assert [row[0].text for row in sheet.rows[:3]] == ["win rate", "GPU-hours", "tokens"]
+    assert sheet.rows[1][2].text == "1.5 none as good for less, of 2 of 3 runs"
+    assert board_sheet(values.board() | {"overall": "weighted"}).columns[2] == "weighted score"
     assert len(board_sheet(values.board(models=3, tasks=4)).rows) == 3
     assert any("2 results over a part" in remark for remark in sheet.remarks)
     assert any("[1] empty responses" in remark for remark in sheet.remarks)
@@ -103,7 +106,7 @@ def test_latex_takes_no_name_for_a_command() -> None:
     assert r"\textbackslash{}input\{/etc/passwd\}" in text
     bare = re.sub(r"\\[&%$#_{}]", "", text)
     body = [line for line in bare.splitlines() if line.endswith(r" \\")]
-    assert {line.count("&") for line in body} == {6}
+    assert {line.count("&") for line in body} == {8}
     assert bare.count("{") == bare.count("}")
     assert latex_text("50% & #1 a_b ~x ^y <z> –") == (
         r"50\% \& \#1 a\_b \textasciitilde{}x \textasciicircum{}y \textless{}z\textgreater{} --"

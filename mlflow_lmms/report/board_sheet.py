@@ -8,6 +8,7 @@ from typing import Any
 from mlflow_lmms.report.sheet import Cell, Sheet, interval, number, score
 
 _SIDE_BY_SIDE = 6
+_OVERALL = {"win_rate": "win rate", "normalised": "mean score", "weighted": "weighted score"}
 _EXPLANATION = (
     "Scores stand with their 95 % intervals. Ranks as #1–3 are those that a model may have: paired tests over the "
     "same documents, corrected after Holm, cannot tell more."
@@ -24,18 +25,26 @@ def board_sheet(board: Mapping[str, Any]) -> Sheet:
     return Sheet(sheet.title, sheet.columns, sheet.rows, (*remarks, _EXPLANATION), sheet.numbers)
 
 
-def overall(row: Mapping[str, Any]) -> tuple[str, str]:
-    """What the board is ordered by, and its interval; without one, why there is no number."""
-    told = row.get("overall")
-    if isinstance(told, Mapping):
-        return score(told["value"]), interval(told["low"], told["high"]) or told["note"] or ""
-    return score(row["win_rate"]), ""
+def summary_names(board: Mapping[str, Any]) -> list[str]:
+    """What stands beside a model's name: the overall score, and costs where they were asked for."""
+    costs = any("cost" in row for row in board["rows"])
+    return [_OVERALL.get(board.get("overall", "win_rate"), "overall"), *(("GPU-hours", "tokens") if costs else ())]
 
 
-def overall_name(board: Mapping[str, Any]) -> str:
-    """What the overall number is."""
-    told = board.get("overall")
-    return "win rate" if told in (None, "win_rate") else f"{told} mean"
+def summary(row: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each of them with its interval or a remark, empty where there is none."""
+    told = row.get("overall") or {"value": row["win_rate"], "low": None, "high": None, "note": None}
+    shown = [(score(told["value"]), interval(told["low"], told["high"]) or told["note"] or "")]
+    return [*shown, *_costs(row.get("cost"))] if len(names) > 1 else shown
+
+
+def _costs(cost: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if cost is None:
+        return [("–", ""), ("–", "")]
+    remarks = ["none as good for less"] if cost["on_front"] else []
+    if cost["gpu_hours"] is not None and cost["runs_known"] < cost["runs"]:
+        remarks.append(f"of {cost['runs_known']} of {cost['runs']} runs")
+    return [(number(cost["gpu_hours"], 3), ", ".join(remarks)), (number(cost["tokens"]), "")]
 
 
 def metric_name(column: Mapping[str, Any]) -> str:
@@ -58,33 +67,35 @@ def doubts_of(cell: Mapping[str, Any]) -> list[str]:
 
 def _models_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
     columns = board["columns"]
-    names = ("rank", "model", overall_name(board), *(f"{one['task']} {metric_name(one)}" for one in columns))
+    summaries = summary_names(board)
+    names = ("rank", "model", *summaries, *(f"{one['task']} {metric_name(one)}" for one in columns))
     rows = tuple(
         (
             Cell(number(row["rank"])),
             Cell(row["model"], strong=row["rank"] == 1),
-            Cell(" ".join(filter(None, overall(row)))),
+            *(Cell(" ".join(filter(None, told))) for told in summary(row, summaries)),
             *(_cell(row, column, doubts) for column in columns),
         )
         for row in board["rows"]
     )
-    return Sheet("Leaderboard", names, rows, numbers=(True, False, *[True] * (len(columns) + 1)))
+    return Sheet("Leaderboard", names, rows, numbers=(True, False, *[True] * (len(columns) + len(summaries))))
 
 
 def _tasks_down(board: Mapping[str, Any], doubts: dict[str, int]) -> Sheet:
     models: Sequence[Mapping[str, Any]] = board["rows"]
     head = tuple(f"{row['rank'] or '–'}. {row['model']}" for row in models)
-    first = (
-        Cell(overall_name(board), strong=True),
-        Cell(""),
-        *(Cell(" ".join(filter(None, overall(row)))) for row in models),
-    )
+    summaries = summary_names(board)
+    told = [summary(row, summaries) for row in models]
+    first = [
+        (Cell(name, strong=True), Cell(""), *(Cell(" ".join(filter(None, one[at]))) for one in told))
+        for at, name in enumerate(summaries)
+    ]
     rows = [
         (Cell(column["task"]), Cell(metric_name(column)), *(_cell(row, column, doubts) for row in models))
         for column in board["columns"]
     ]
     return Sheet(
-        "Leaderboard", ("task", "metric", *head), (first, *rows), numbers=(False, False, *[True] * len(models))
+        "Leaderboard", ("task", "metric", *head), (*first, *rows), numbers=(False, False, *[True] * len(models))
     )
 
 

@@ -13,7 +13,19 @@ from typing import Any
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _CELL = ("value", "low", "high", "n", "rank", "rank_first", "rank_last", "paired", "note", "flagged", "run_id")
-_BOARD = ("model", "overall_rank", "win_rate", "task", "metric", "filter", "higher_is_better", *_CELL, "source")
+_OVERALL = ("overall", "overall_low", "overall_high", "gpu_hours", "tokens")
+_BOARD = (
+    "model",
+    "overall_rank",
+    "win_rate",
+    *_OVERALL,
+    "task",
+    "metric",
+    "filter",
+    "higher_is_better",
+    *_CELL,
+    "source",
+)
 _DIFFERENCE = (
     "value", "difference", "low", "high", "gain", "p_value", "adjusted", "wins", "losses", "ties", "n", "detectable",
     "needed", "method", "verdict", "reason",
@@ -44,7 +56,7 @@ def comparison_csv(found: Mapping[str, Any]) -> str:
 
 
 def _board_records(row: Mapping[str, Any], columns: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    about = {"model": row["model"], "overall_rank": row["rank"], "win_rate": row["win_rate"]}
+    about = {"model": row["model"], "overall_rank": row["rank"], "win_rate": row["win_rate"], **_overall(row)}
     for task, cell in sorted(row["cells"].items()):
         first, last = cell["rank_interval"] or (None, None)
         yield {
@@ -62,6 +74,12 @@ def _board_records(row: Mapping[str, Any], columns: Mapping[str, Any]) -> Iterab
             source = f"reported by {score['source']}" if score["source"] else "reported"
             told = {key: score[key] for key in ("metric", "filter", "value", "run_id")}
             yield {**about, "task": task, **told, "source": source}
+
+
+def _overall(row: Mapping[str, Any]) -> dict[str, Any]:
+    told, cost = row.get("overall") or {}, row.get("cost") or {}
+    found = {"overall": told.get("value"), "overall_low": told.get("low"), "overall_high": told.get("high")}
+    return found | {key: cost.get(key) for key in ("gpu_hours", "tokens")}
 
 
 def _text(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:

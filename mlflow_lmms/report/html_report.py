@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mlflow_lmms.report.board_sheet import doubts_of, metric_name, overall, overall_name, rank_text
+from mlflow_lmms.report.board_sheet import doubts_of, metric_name, rank_text, summary, summary_names
 from mlflow_lmms.report.comparison_sheet import remarks, verdict_words
 from mlflow_lmms.report.range_mark import Axis
 from mlflow_lmms.report.sheet import interval, number, score, signed
@@ -47,13 +47,13 @@ def html_report(
 
 def _board(board: Mapping[str, Any]) -> dict[str, Any]:
     columns = [{"task": column["task"], "metric": metric_name(column)} for column in board["columns"]]
+    names = summary_names(board)
     axes = {column["task"]: _axis(board, column["task"]) for column in board["columns"]}
     rows = [
         {
             "rank": number(row["rank"]),
             "model": row["model"],
-            "overall": overall(row)[0],
-            "overall_interval": overall(row)[1],
+            "summary": summary(row, names),
             "coverage": f"{len(row['cells'])} of {len(columns)} tasks",
             "cells": [_cell(row, column["task"], axes[column["task"]]) for column in columns],
         }
@@ -62,7 +62,7 @@ def _board(board: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "columns": columns,
         "rows": rows,
-        "overall": overall_name(board),
+        "summaries": names,
         "verdicts": board["verdicts"],
         "left_out": board["left_out"],
         "results": [_result(row["model"], cell) for row in board["rows"] for _, cell in sorted(row["cells"].items())],
