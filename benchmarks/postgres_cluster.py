@@ -41,12 +41,12 @@ def postgres(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
     shutil.chown(folder, user)
     data = folder / "data"
-    initdb = [where / "initdb", "-D", data, "-U", "lmms", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+    initdb = [str(where / "initdb"), "-D", str(data), "-U", "lmms", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
     subprocess.run(initdb, check=True, capture_output=True, user=user, cwd=folder)
     settings = _SETTINGS | {"unix_socket_directories": str(folder)}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with (folder / "log").open("wb") as log:
-        command = [where / "postgres", "-D", data, *options]
+        command = [str(where / "postgres"), "-D", str(data), *options]
         server = subprocess.Popen(command, stdout=log, stderr=log, user=user, cwd=folder)
     try:
         _wait(folder)

@@ -123,7 +123,9 @@ def slice_change(reader: RunReader, baseline: Score, candidate: Score, dimension
     both = [
         _estimates(reader, score, own, names)[0] for score, own in zip((baseline, candidate), results, strict=True)
     ]
-    unpaired = {name: from_two_runs(both[0][name], both[1][name]) for name in names if name in both[0] and name in both[1]}
+    unpaired = {
+        name: from_two_runs(both[0][name], both[1][name]) for name in names if name in both[0] and name in both[1]
+    }
     found = compare_groups(unpaired, higher_is_better=None, factor=factor if _means(results[0], baseline) else 1.0)
     return SliceChange(baseline, candidate, found, paired=False, reason=reason or "no shared documents to pair")
 

@@ -198,7 +198,7 @@ def test_boards_follow_whatever_happens_to_runs(world: World, seed: int) -> None
             world.put(replace(any_score(random, number), run_id=known.run_id))
         else:
             right = (random.random(DOCUMENTS) < random.random()).astype(float)
-            world.put(any_score(random, number), right if random.random() < 0.6 else None)
+            world.put(any_score(random, number), right.tolist() if random.random() < 0.6 else None)
         if number % 10 == 9:
             for query in (
                 BoardQuery(),
@@ -259,7 +259,8 @@ def test_results_without_single_scores_are_marked_unpaired(world: World) -> None
     cells = {row.model: row.cells["t"] for row in world.board().rows}
     assert [(cells[m].rank, cells[m].place and cells[m].place.paired) for m in ("a", "b")] == [(1, False), (2, False)]
     world.put(score("three", "b", 0.5, low=0.4, high=0.6, recorded_at=99.0), [1.0] * 30 + [0.0] * 30)
-    assert all(row.cells["t"].place.paired for row in world.board().rows if row.cells["t"].place)
+    places = [row.cells["t"].place for row in world.board().rows]
+    assert [place is not None and place.paired for place in places] == [True, True]
 
 
 def test_an_unchanged_board_is_asked_of_the_revisions_alone(world: World) -> None:

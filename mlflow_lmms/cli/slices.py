@@ -22,8 +22,8 @@ from mlflow_lmms.client import Client
 def slices(run: str, tasks: tuple[str, ...], dimensions: tuple[str, ...], against: str | None) -> None:
     """Show the scores of groups of documents of RUN, with 95 % intervals.
 
-    A group's gap to the rest is marked with * where it is beyond chance, corrected for all groups of the task that are
-    shown (Holm); groups of fewer than ten documents are shown but not judged. Without --dimension these are the
+    A group's gap to the rest is marked with * where it is beyond chance, corrected for all groups of the task that
+    are shown (Holm); groups of fewer than ten documents are shown but not judged. Without --dimension these are the
     declared dimensions, or all that cut the documents.
     """
     found = Client().slices(run, tasks=tasks, dimensions=dimensions, against=against)
