@@ -256,11 +256,14 @@ def test_a_new_run_changes_the_ranks_of_its_column_and_no_test_is_made_twice(wor
 def test_results_without_single_scores_are_marked_unpaired(world: World) -> None:
     world.put(score("one", "a", 0.9, low=0.8, high=0.95), [1.0] * 54 + [0.0] * 6)
     world.put(score("two", "b", 0.5, low=0.4, high=0.6))
-    cells = {row.model: row.cells["t"] for row in world.board().rows}
-    assert [(cells[m].rank, cells[m].place and cells[m].place.paired) for m in ("a", "b")] == [(1, False), (2, False)]
+    places = {row.model: row.cells["t"].place for row in world.board().rows}
+    assert {model: place and (place.rank, place.paired) for model, place in places.items()} == {
+        "a": (1, False),
+        "b": (2, False),
+    }
     world.put(score("three", "b", 0.5, low=0.4, high=0.6, recorded_at=99.0), [1.0] * 30 + [0.0] * 30)
-    places = [row.cells["t"].place for row in world.board().rows]
-    assert [place is not None and place.paired for place in places] == [True, True]
+    ranked = [row.cells["t"].place for row in world.board().rows]
+    assert [place is not None and place.paired for place in ranked] == [True, True]
 
 
 def test_an_unchanged_board_is_asked_of_the_revisions_alone(world: World) -> None:

@@ -212,7 +212,7 @@ def test_a_job_whose_description_is_damaged_stops_no_other(
 ) -> None:
     queue.enqueue(waiting("damaged", "p0", "high", 0))
     queue.enqueue(waiting("sound", "p0", "normal", 0))
-    connection.hset("lmms:need:damaged-p0", mapping={**damage})
+    connection.hset("lmms:need:damaged-p0", mapping={str(field): text for field, text in damage.items()})
     claimed = book.claim(CPU)
     assert claimed is not None and claimed.job_id == "sound-p0"
     assert queue.queued() == [], "the reaper asks for it anew, with a sound description"
