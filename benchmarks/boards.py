@@ -22,7 +22,6 @@ from typing import Any
 from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import select
 
 from mlflow_lmms.board_cells import BoardCells
 from mlflow_lmms.board_costs import BoardCosts
@@ -39,9 +38,8 @@ from mlflow_lmms.model_facts import ModelFacts
 from mlflow_lmms.run_reader import RunReader, no_such_artifact
 from mlflow_lmms.run_tables import RunTables
 from mlflow_lmms.score_index import ScoreIndex
-from mlflow_lmms.score_rows import score_columns
-from mlflow_lmms.sql.schema import ScoreRow
 from mlflow_lmms.suite import Suite
+from mlflow_lmms.trends import Narrowing, Trends
 
 sys.path.insert(0, str(Path(__file__).parent))  # which `python -P` does not look into
 import build_history as made
@@ -140,21 +138,10 @@ def measure(history: made.History) -> Measured:
     return found
 
 
-def trend(bench: Bench) -> int:
-    """All results of one model on its benchmarks, oldest first."""
-    query = (
-        select(*score_columns(ScoreRow))
-        .where(
-            ScoreRow.experiment_id == bench.history.experiment_id,
-            ScoreRow.task.in_([made.task_name(task) for task in range(made.TASKS)]),
-            ScoreRow.model == made.model_of(3),
-            ScoreRow.dimension == "",
-            ScoreRow.primary,
-        )
-        .order_by(ScoreRow.recorded_at)
-    )
-    with bench.store.session() as session:
-        return len(session.execute(query).all())
+def trend(bench: Bench) -> dict[str, Any]:
+    """All results of one model on its benchmarks over time, each tested against the one before."""
+    trends = Trends(bench.store.engine, bench.reader.vector)
+    return trends.trend(made.model_of(3), Narrowing([bench.history.experiment_id]), "time")
 
 
 def search(bench: Bench) -> int:
