@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow_lmms.client import Client
     from mlflow_lmms.difference_frames import flipped, settings_diff
     from mlflow_lmms.errors import LmmsError
-    from mlflow_lmms.frames import compare, gate, leaderboard, slices, trend
+    from mlflow_lmms.frames import changes, compare, gate, leaderboard, slices, trend
     from mlflow_lmms.importing.log_results import log_results
     from mlflow_lmms.request import EvaluationRequest
 
@@ -21,6 +21,7 @@ __all__ = [
     "Client",
     "EvaluationRequest",
     "LmmsError",
+    "changes",
     "compare",
     "flipped",
     "gate",
@@ -35,6 +36,7 @@ _HOMES = {
     "Client": "mlflow_lmms.client",
     "EvaluationRequest": "mlflow_lmms.request",
     "LmmsError": "mlflow_lmms.errors",
+    "changes": "mlflow_lmms.frames",
     "compare": "mlflow_lmms.frames",
     "flipped": "mlflow_lmms.difference_frames",
     "gate": "mlflow_lmms.frames",

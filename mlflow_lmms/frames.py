@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlflow_lmms.client import Client
+from mlflow_lmms.report.records import Records, change_records, slice_records, trend_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,27 +53,8 @@ def slices(
 
     Columns ``rest_…`` are the gap to the rest (or its change), ``best_…`` the gap to the best group.
     """
-    import pandas as pd
-
     found = (client or Client()).slices(run_id, tasks=tasks, dimensions=dimensions, against=against)
-    rows = [
-        {
-            "task": told["task"],
-            "dimension": dimension["name"],
-            **{name: group[name] for name in ("name", "n", "score", "low", "high", "judged")},
-            **_gap("rest", group["to_rest"]),
-            **_gap("best", group["to_best"]),
-        }
-        for told in found["tasks"]
-        for dimension in told["dimensions"]
-        for group in dimension["groups"]
-    ]
-    return pd.DataFrame(rows)
-
-
-def _gap(to: str, gap: dict[str, Any] | None) -> dict[str, Any]:
-    names = ("value", "low", "high", "p_value", "adjusted")
-    return {f"{to}_{name}": None if gap is None else gap[name] for name in names}
+    return _frame(slice_records(found))
 
 
 def trend(model: str, *, client: Client | None = None, **narrowed: Any) -> pd.DataFrame:
@@ -81,22 +63,18 @@ def trend(model: str, *, client: Client | None = None, **narrowed: Any) -> pd.Da
     Args:
         narrowed: `tasks`, `suite`, `experiment` and `over` of `Client.trend`.
     """
-    import pandas as pd
+    return _frame(trend_records((client or Client()).trend(model, **narrowed)))
 
-    found = (client or Client()).trend(model, **narrowed)
-    names = ("model", "version", "run_id", "recorded_at", "value", "low", "high", "n", "suite_revision", "breaks")
-    changed = ("verdict", "difference", "low", "high", "adjusted", "reason")
-    rows = [
-        {
-            "task": told["task"],
-            "metric": told["metric"],
-            **{name: point[name] for name in names},
-            **{f"change_{name}": point["change"] and point["change"][name] for name in changed},
-        }
-        for told in found["tasks"]
-        for point in told["points"]
-    ]
-    return pd.DataFrame(rows)
+
+def changes(
+    since: float, until: float | None = None, *, client: Client | None = None, **narrowed: Any
+) -> pd.DataFrame:
+    """What changed in a period (unix seconds), one row for each model and task, worse ones first.
+
+    Args:
+        narrowed: `suite` and `experiment` of `Client.changes`.
+    """
+    return _frame(change_records((client or Client()).changes(since=since, until=until, **narrowed)))
 
 
 def compare(*run_ids: str, tasks: Sequence[str] = (), client: Client | None = None) -> pd.DataFrame:
@@ -134,3 +112,9 @@ def gate(
     frame = pd.DataFrame([{key: value for key, value in task.items() if key != "groups"} for task in told["tasks"]])
     frame.attrs |= {"outcome": told["outcome"], "gate": told}
     return frame
+
+
+def _frame(records: Records) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(records.rows, columns=list(records.columns))

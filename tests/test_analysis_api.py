@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from typing import Any
@@ -128,3 +130,25 @@ def test_slices_and_trends_on_the_command_line_and_as_data_frames(
         == []
     )
     assert "how long ago" in said("changes", "--since", "soon", code=2)
+
+
+@pytest.mark.usefixtures("command_line")
+def test_slices_and_trends_come_in_every_form(seeded: Seeded, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = seeded.finished["centroid"], seeded.finished["k-nn"]
+    name = seeded.model.removeprefix("models:/").partition("/")[0]
+
+    def said(*words: str) -> str:
+        assert run(list(words)) == 0
+        return capsys.readouterr().out
+
+    for asked, frame in (
+        (("slices", one), mlflow_lmms.slices(one)),
+        (("slices", two, "--against", one), mlflow_lmms.slices(two, against=one)),
+        (("trend", name), mlflow_lmms.trend(name)),
+        (("changes", "--since", "2001-01-01"), mlflow_lmms.changes(0.0)),
+    ):
+        table = list(csv.DictReader(io.StringIO(said(*asked, "--format", "csv"))))
+        assert len(table) == len(frame) > 0
+        assert list(table[0]) == list(frame.columns)
+        assert said(*asked, "--format", "markdown").startswith("## ")
+        assert r"\begin{tabular}" in said(*asked, "--format", "latex")

@@ -14,6 +14,8 @@ from mlflow_process import ADMIN, ALICE, BOB, MlflowProcess
 
 import mlflow_lmms
 from mlflow_lmms.cli.main import run
+from mlflow_lmms.report.markdown import markdown_text
+from mlflow_lmms.report.records import FLIP_COLUMNS
 
 API = "/lmms/api/v1"
 TASK = "digits_vqa"
@@ -385,6 +387,13 @@ def test_flips_and_settings_on_the_command_line(said: Any, pair: tuple[str, str]
     shown = said("config-diff", one, two)
     assert "centroid" in shown and "settings are equal" in shown
     assert json.loads(said("config-diff", one, two, "--all", "--format", "json"))["settings"]
+    for asked, heading, columns in (
+        (("flips", one, two, TASK), f"Flips on {TASK}", FLIP_COLUMNS),
+        (("config-diff", one, two), "Settings", ("section", "name", one, two)),
+    ):
+        assert set(said(*asked, "--format", "csv").splitlines()[0].split(",")) == set(columns)
+        assert said(*asked, "--format", "markdown").startswith(f"## {markdown_text(heading)}")
+        assert r"\begin{tabular}" in said(*asked, "--format", "latex")
 
 
 def test_nothing_of_hidden_runs_leaks_through_what_is_kept(auth_server: MlflowProcess) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_lmms.cli.documents import COMPARISON_DOCUMENTS, print_comparison_document
+from mlflow_lmms.cli.documents import DOCUMENTS, print_comparison_document
 from mlflow_lmms.cli.output import console, document_format_option, print_json, wanted_format
 from mlflow_lmms.client import Client
 
@@ -20,7 +20,7 @@ _STYLES = {"better": "green", "worse": "red", "different": "yellow", "not compar
 @click.argument("baseline")
 @click.argument("candidates", nargs=-1, required=True)
 @click.option("--task", "tasks", multiple=True, help="This task alone; may be given several times.")
-@document_format_option(*COMPARISON_DOCUMENTS)
+@document_format_option(*DOCUMENTS)
 def compare(baseline: str, candidates: tuple[str, ...], tasks: tuple[str, ...]) -> None:
     """Compare the runs CANDIDATES with the run BASELINE on every task that it has.
 
@@ -31,7 +31,7 @@ def compare(baseline: str, candidates: tuple[str, ...], tasks: tuple[str, ...]) 
     form = wanted_format()
     if form == "json":
         print_json(found)
-    elif form in COMPARISON_DOCUMENTS:
+    elif form in DOCUMENTS:
         print_comparison_document(found, form)
     else:
         print_comparison(found, console())

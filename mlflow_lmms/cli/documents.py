@@ -1,8 +1,8 @@
-"""Leaderboards and comparisons as documents on standard output: CSV, Markdown, LaTeX, a model card's YAML."""
+"""What commands find as documents on standard output: CSV, Markdown, LaTeX, a model card's YAML."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,13 +10,16 @@ import click
 from mlflow_lmms.client import Client
 from mlflow_lmms.report.board_sheet import board_sheet
 from mlflow_lmms.report.comparison_sheet import comparison_sheet
-from mlflow_lmms.report.csv_text import board_csv, comparison_csv
+from mlflow_lmms.report.csv_text import board_csv, comparison_csv, records_csv
 from mlflow_lmms.report.latex import latex_sheet
 from mlflow_lmms.report.markdown import markdown_sheet
 from mlflow_lmms.report.model_index import left_out, model_index
+from mlflow_lmms.report.records import Records
+from mlflow_lmms.report.sheet import Sheet
 
-COMPARISON_DOCUMENTS = ("csv", "markdown", "latex")
-BOARD_DOCUMENTS = (*COMPARISON_DOCUMENTS, "model-index")
+DOCUMENTS = ("csv", "markdown", "latex")
+BOARD_DOCUMENTS = (*DOCUMENTS, "model-index")
+_SHEETS = {"markdown": markdown_sheet, "latex": latex_sheet}
 
 
 def print_board_document(board: Mapping[str, Any], form: str) -> None:
@@ -29,15 +32,20 @@ def print_board_document(board: Mapping[str, Any], form: str) -> None:
     elif form == "csv":
         _print(board_csv(board))
     else:
-        _print({"markdown": markdown_sheet, "latex": latex_sheet}[form](board_sheet(board)))
+        _print(_SHEETS[form](board_sheet(board)))
 
 
 def print_comparison_document(found: Mapping[str, Any], form: str) -> None:
-    """Print a comparison in one of `COMPARISON_DOCUMENTS`."""
+    """Print a comparison in one of `DOCUMENTS`."""
     if form == "csv":
         _print(comparison_csv(found))
     else:
-        _print({"markdown": markdown_sheet, "latex": latex_sheet}[form](comparison_sheet(found)))
+        _print(_SHEETS[form](comparison_sheet(found)))
+
+
+def print_document(records: Records, sheets: Sequence[Sheet], form: str) -> None:
+    """Print anything else in one of `DOCUMENTS`: its records as CSV, its tables as Markdown or LaTeX."""
+    _print(records_csv(records) if form == "csv" else "\n".join(map(_SHEETS[form], sheets)))
 
 
 def _print(text: str) -> None:

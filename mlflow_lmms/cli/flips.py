@@ -6,9 +6,12 @@ from typing import Any
 
 import click
 
-from mlflow_lmms.cli.output import console, format_option, print_json, print_table, wants_json
+from mlflow_lmms.cli.documents import DOCUMENTS, print_document
+from mlflow_lmms.cli.output import console, document_format_option, print_json, print_table, wanted_format
 from mlflow_lmms.client import Client
 from mlflow_lmms.flip_kinds import FlipKind
+from mlflow_lmms.report.finding_sheets import flips_sheet
+from mlflow_lmms.report.records import answer, flip_records
 
 _TEXT_SHOWN = 60
 
@@ -27,15 +30,17 @@ _TEXT_SHOWN = 60
 @click.option("--search", default="", help="Words that stand in the input, the target or a response.")
 @click.option("--offset", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 500))
-@format_option
+@document_format_option(*DOCUMENTS)
 def flips(
     baseline: str, candidate: str, task: str, kinds: tuple[str, ...], search: str, offset: int, limit: int
 ) -> None:
     """Show the documents of TASK on which the run CANDIDATE and the run BASELINE differ, with both answers."""
     found = Client().flips(baseline, candidate, task, kinds=kinds, search=search, offset=offset, limit=limit)
-    if wants_json():
-        print_json(found)
-        return
+    form = wanted_format()
+    if form == "json":
+        return print_json(found)
+    if form in DOCUMENTS:
+        return print_document(flip_records(found), [flips_sheet(found)], form)
     out = console()
     counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found["counts"].items())
     out.print(f"{found['documents']['shared']:,} documents: {counts}", markup=False, highlight=False)
@@ -49,12 +54,8 @@ def flips(
 
 def _row(flip: dict[str, Any], filter_name: str) -> tuple[Any, ...]:
     one, two = flip["baseline"], flip["candidate"]
-    texts = (one["target"], _answer(one, filter_name), _answer(two, filter_name), one["input"])
+    texts = (one["target"], answer(one, filter_name), answer(two, filter_name), one["input"])
     return one["index"], flip["kind"].replace("_", " "), *map(_short, texts)
-
-
-def _answer(sample: dict[str, Any], filter_name: str) -> str:
-    return str(sample["filtered"].get(filter_name) or "; ".join(sample["responses"]))
 
 
 def _short(text: str) -> str:

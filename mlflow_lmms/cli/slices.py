@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_lmms.cli.output import console, format_option, print_json, wants_json
+from mlflow_lmms.cli.documents import DOCUMENTS, print_document
+from mlflow_lmms.cli.output import console, document_format_option, print_json, wanted_format
 from mlflow_lmms.client import Client
+from mlflow_lmms.report.finding_sheets import slice_sheets
+from mlflow_lmms.report.records import slice_records
 
 
 @click.command()
@@ -18,7 +21,7 @@ from mlflow_lmms.client import Client
 @click.option("--task", "tasks", multiple=True, help="This task alone; may be given several times.")
 @click.option("--dimension", "dimensions", multiple=True, help="This dimension alone; may be given several times.")
 @click.option("--against", metavar="RUN", help="Show what each group gains over this run, and how gaps change.")
-@format_option
+@document_format_option(*DOCUMENTS)
 def slices(run: str, tasks: tuple[str, ...], dimensions: tuple[str, ...], against: str | None) -> None:
     """Show the scores of groups of documents of RUN, with 95 % intervals.
 
@@ -27,9 +30,11 @@ def slices(run: str, tasks: tuple[str, ...], dimensions: tuple[str, ...], agains
     declared dimensions, or all that cut the documents.
     """
     found = Client().slices(run, tasks=tasks, dimensions=dimensions, against=against)
-    if wants_json():
-        print_json(found)
-        return
+    form = wanted_format()
+    if form == "json":
+        return print_json(found)
+    if form in DOCUMENTS:
+        return print_document(slice_records(found), slice_sheets(found), form)
     out = console()
     if not found["tasks"]:
         out.print("no result of this run has slices", markup=False)

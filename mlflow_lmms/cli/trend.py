@@ -11,9 +11,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from mlflow_lmms.cli.output import console, format_option, moment, print_json, wants_json
+from mlflow_lmms.cli.documents import DOCUMENTS, print_document
+from mlflow_lmms.cli.output import console, document_format_option, moment, print_json, wanted_format
 from mlflow_lmms.client import Client
 from mlflow_lmms.errors import InvalidRequestError
+from mlflow_lmms.report.finding_sheets import changes_sheet, trend_sheets
+from mlflow_lmms.report.records import change_records, trend_records
 
 _STYLES = {"better": "green", "worse": "red", "not comparable": "yellow"}
 _AGO = re.compile(r"(\d{1,5})(h|d|w)")
@@ -26,7 +29,7 @@ _SECONDS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 @click.option("--over", type=click.Choice(["version", "time"]), default="version", show_default=True)
 @click.option("--suite", help="Only results of this suite.")
 @click.option("--experiment", help="Only this experiment's.")
-@format_option
+@document_format_option(*DOCUMENTS)
 def trend(model: str, tasks: tuple[str, ...], over: str, suite: str | None, experiment: str | None) -> None:
     """Show the scores of MODEL (a registered model's name) over its versions, or all of them over time.
 
@@ -34,9 +37,11 @@ def trend(model: str, tasks: tuple[str, ...], over: str, suite: str | None, expe
     documents, prompts, settings, judge or lmms-eval version differ, it says so instead.
     """
     found = Client().trend(model, tasks=tasks, over=over, suite=suite, experiment=experiment)
-    if wants_json():
-        print_json(found)
-        return
+    form = wanted_format()
+    if form == "json":
+        return print_json(found)
+    if form in DOCUMENTS:
+        return print_document(trend_records(found), trend_sheets(found), form)
     out = console()
     for told in found["tasks"]:
         metric = f"{told['metric']}{' ↓' if told['higher_is_better'] is False else ''}"
@@ -54,14 +59,16 @@ def trend(model: str, tasks: tuple[str, ...], over: str, suite: str | None, expe
 @click.option("--until", help="The end of the period, as --since.  [default: now]")
 @click.option("--suite", help="Only results of this suite.")
 @click.option("--experiment", help="Only this experiment's.")
-@format_option
+@document_format_option(*DOCUMENTS)
 def changes(since: str, until: str | None, suite: str | None, experiment: str | None) -> None:
     """Show what changed in a period: each model's newest result on a task against its last one from before."""
     end = None if until is None else _moment(until)
     found = Client().changes(since=_moment(since), until=end, suite=suite, experiment=experiment)
-    if wants_json():
-        print_json(found)
-        return
+    form = wanted_format()
+    if form == "json":
+        return print_json(found)
+    if form in DOCUMENTS:
+        return print_document(change_records(found), [changes_sheet(found)], form)
     out = console()
     out.print(f"{moment(found['since'])} to {moment(found['until'])}", highlight=False)
     table = _table("model", "task", "metric", "before", "after", "change", "p (Holm)", "verdict")

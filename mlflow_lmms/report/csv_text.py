@@ -11,6 +11,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mlflow_lmms.report.records import Records
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _CELL = ("value", "low", "high", "n", "rank", "rank_first", "rank_last", "paired", "note", "flagged", "run_id")
 _OVERALL = ("overall", "overall_low", "overall_high", "gpu_hours", "tokens")
@@ -53,6 +55,11 @@ def comparison_csv(found: Mapping[str, Any]) -> str:
         for run_id, told in task["candidates"].items()
     )
     return _text(_COMPARISON, records)
+
+
+def records_csv(records: Records) -> str:
+    """Any records as they are."""
+    return _text(records.columns, records.rows)
 
 
 def _board_records(row: Mapping[str, Any], columns: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
