@@ -11,6 +11,7 @@ from flask import Flask
 
 from mlflow_lmms.analysis.mean_interval import mean_interval
 from mlflow_lmms.board import Board, Cell, Column, Row
+from mlflow_lmms.board_overall import Overall
 from mlflow_lmms.board_query import BoardQuery
 from mlflow_lmms.catalogue import Catalogue
 from mlflow_lmms.column_ranks import Rank
@@ -168,7 +169,14 @@ def board() -> Board:
         return Cell(made, place, note=None if rank else "not comparable: the documents differ")
 
     rows = (
-        Row("a", {"one": cell("a", "one", 0.5, 1), "two": cell("a", "two", 0.2, 2)}, 0.75, 2, 1),
+        Row(
+            "a",
+            {"one": cell("a", "one", 0.5, 1), "two": cell("a", "two", 0.2, 2)},
+            0.75,
+            2,
+            1,
+            overall=Overall(0.75, 0.5, 1.0),
+        ),
         Row("b", {"one": cell("b", "one", 0.6, 1)}, 0.5, 1, 2),
         Row("c", {"two": cell("c", "two", 0.9, None, partial=True, warnings=("below_chance",))}, None, 1, None),
     )
@@ -214,6 +222,7 @@ def test_cells_lead_to_what_was_wrong_and_to_the_run_and_say_why_they_are_not_ra
         ("over a part of the documents", None),
     ]
     assert rows["a"].overall is not None and rows["a"].overall.text == "75%"
+    assert rows["a"].overall.note.startswith("50% to 100%")
 
 
 def known() -> Catalogue:

@@ -220,5 +220,5 @@ def test_notes_are_listed_newest_first_and_only_of_readable_experiments(
     assert notes.search(NotesAsked(None, task="")) == [made[0]]
     assert notes.search(NotesAsked(None, sample=3)) == [made[2]]
     assert notes.search(NotesAsked({"1"}), before=made[2].id, limit=1) == [made[1]]
-    assert len(notes.search(NotesAsked(None, sample=None), before=10**15)) == 4
+    assert len(notes.search(NotesAsked(None, sample=None), before=2**31 - 1)) == 4
     assert made[0].task is None and made[2].as_json()["document"] == "d" * 64

@@ -115,4 +115,4 @@ def _run_ids() -> list[str]:
 
 
 def _before() -> int | None:
-    return whole_number("before", 0, 1, 10**15) or None
+    return whole_number("before", 0, 1, 2**31 - 1) or None
