@@ -2,7 +2,8 @@
 
 A whole result goes before one over a part of the documents, and an invalidated one stands only where there is no
 other. The best is looked for among whole, sound results that are made in the same way as the latest: the easiest
-way to make a result must not win.
+way to make a result must not win. Where the latest one's score moved and its answers did not, how results are scored
+has changed, and none of them is the best.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
+from mlflow_lmms.reading.result_warnings import WarningName
 from mlflow_lmms.score import REPORTED, Score, flags_of, incomparable, is_invalidated
 
 
@@ -35,10 +37,10 @@ def latest(scores: Iterable[Score]) -> Score:
 
 
 def best(scores: Sequence[Score]) -> Score:
-    """The best result that may be compared with the latest one; the latest where none is sound."""
+    """The best result that may be compared with the latest one; the latest where none can be told to be that."""
     newest = latest(scores)
     rivals = [score for score in scores if _may_be_best(score) and incomparable(newest, score) is None]
-    if newest.higher_is_better is None or not rivals:
+    if newest.higher_is_better is None or WarningName.SCORE_MOVED in newest.warnings or not rivals:
         return newest
     return max(rivals, key=lambda score: (_goodness(score, newest.higher_is_better), _order(score)))
 

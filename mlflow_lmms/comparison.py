@@ -11,7 +11,7 @@ from mlflow_lmms.analysis.holm import holm
 from mlflow_lmms.analysis.mean_interval import LEVEL
 from mlflow_lmms.analysis.paired_difference import PairedDifference
 from mlflow_lmms.analysis.power import documents_needed, smallest_detectable
-from mlflow_lmms.score import Score, Vectors, compare, incomparable
+from mlflow_lmms.score import Score, Vectors, compare, flags_of, incomparable
 
 
 class Verdict(StrEnum):
@@ -37,6 +37,7 @@ class TaskDifference:
         wins, losses: documents on which the candidate did better and worse.
         needed: documents that it takes to find a true difference as large as this one in 4 of 5 cases.
         reason: why the two may not be compared, in words.
+        flagged: warnings that speak against one of the two results: the numbers hold, what they mean is in doubt.
     """
 
     verdict: Verdict
@@ -55,6 +56,7 @@ class TaskDifference:
     needed: int | None = None
     method: str | None = None
     reason: str | None = None
+    flagged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,11 +148,13 @@ def difference_of(baseline: Score, candidate: Score | None, vectors: Vectors) ->
         return TaskDifference(Verdict.MISSING)
     if reason := incomparable(baseline, candidate):
         return TaskDifference(Verdict.NOT_COMPARABLE, candidate.value, reason=reason)
+    flagged = tuple(dict.fromkeys((*flags_of(baseline), *flags_of(candidate))))
     paired = compare(baseline, candidate, vectors)
     if paired is None or not paired.n:
         reason = "without the scores of the same single documents nothing can be tested"
-        return TaskDifference(Verdict.UNPAIRED, candidate.value, candidate.value - baseline.value, reason=reason)
-    return _tested(paired, candidate.value, baseline.higher_is_better)
+        by = candidate.value - baseline.value
+        return TaskDifference(Verdict.UNPAIRED, candidate.value, by, reason=reason, flagged=flagged)
+    return replace(_tested(paired, candidate.value, baseline.higher_is_better), flagged=flagged)
 
 
 def _tested(paired: PairedDifference, value: float, higher_is_better: bool | None) -> TaskDifference:

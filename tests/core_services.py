@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mlflow_lmms.catalogue import Catalogue, read_catalogue
 from mlflow_lmms.database import open_database
@@ -84,19 +86,28 @@ def services(
     monkeypatch.setattr("mlflow_lmms.services.read_catalogue", lambda folders: catalogue)
     client = MlflowClient(f"sqlite:///{shared_mlflow}")
     look_models_up_at(client.tracking_uri, monkeypatch)
+    own = shutil.copy(lmms_template, tmp_path / "lmms.db")
+    with core_on(
+        client, Settings(data_folder=tmp_path / "data", redis_url=empty_valkey, database_url=f"sqlite:///{own}")
+    ) as built:
+        yield built
+
+
+@contextmanager
+def core_on(client: MlflowClient, settings: Settings) -> Iterator[Services]:
+    """The core on a client's MLflow store."""
 
     def fetch(run_id: str, path: str) -> Path:
         try:
             return Path(client.download_artifacts(run_id, path))
-        except OSError:
+        except (OSError, MlflowException):
             raise no_such_artifact(run_id, path) from None
 
     def store(run_id: str, file: Path, folder: str) -> None:
         client.log_artifact(run_id, str(file), folder)
 
-    own = shutil.copy(lmms_template, tmp_path / "lmms.db")
     built = build_services(
-        Settings(data_folder=tmp_path / "data", redis_url=empty_valkey, database_url=f"sqlite:///{own}"),
+        settings,
         backend_store_uri=client.tracking_uri,
         registry_uri=None,
         fetch_artifact=fetch,

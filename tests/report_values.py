@@ -56,7 +56,7 @@ def difference(verdict: str = "better", **fields: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
         "verdict": verdict, "value": 0.8, "difference": 0.05, "low": 0.02, "high": 0.08, "gain": 0.05,
         "p_value": 0.001, "adjusted": 0.003, "wins": 1200, "losses": 40, "ties": 10, "n": 1250, "detectable": 0.03,
-        "needed": 900, "method": "exact McNemar", "reason": None,
+        "needed": 900, "method": "exact McNemar", "reason": None, "flagged": [],
     }  # fmt: skip
     return made | fields
 
@@ -67,7 +67,7 @@ def comparison(models: Mapping[str, str] | None = None) -> dict[str, Any]:
     nothing = dict.fromkeys(difference(), None) | {"verdict": "no result"}
     incomparable = nothing | {"verdict": "not comparable", "value": 0.7, "reason": f"the documents differ {HOSTILE}"}
     told = [difference(), difference("no difference shown", difference=-0.01, low=-0.04, high=0.02), incomparable]
-    told += [difference("worse", difference=-5.0, low=-8.0, high=-2.0), nothing]
+    told += [difference("worse", difference=-5.0, low=-8.0, high=-2.0, flagged=["score_moved"]), nothing]
     return {
         "baseline": next(iter(names)),
         "models": dict(names),

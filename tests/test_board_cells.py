@@ -298,6 +298,15 @@ def test_the_best_result_is_made_as_the_latest_one(world: World) -> None:
     assert world.board(result="best").rows[0].cells["t"].score.run_id == "good"
 
 
+def test_no_result_is_the_best_where_the_scoring_changed(world: World) -> None:
+    world.put(score("before", value=0.9, recorded_at=1.0))
+    world.put(score("after", value=0.6, recorded_at=2.0, warnings=("score_moved",)))
+    (row,) = world.board(result="best").rows
+    assert (row.cells["t"].score.run_id, row.cells["t"].rank) == ("after", None)
+    world.put(score("later", value=0.5, recorded_at=3.0))
+    assert world.board(result="best").rows[0].cells["t"].score.run_id == "before"
+
+
 def test_the_best_is_the_smallest_where_lower_is_better(world: World) -> None:
     world.put(score("small", value=0.1, recorded_at=1.0, higher_is_better=False))
     world.put(score("large", value=0.9, recorded_at=2.0, higher_is_better=False))

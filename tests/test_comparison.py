@@ -137,6 +137,19 @@ def test_missing_incomparable_and_unpaired_results_have_a_place_of_their_own() -
     assert found.as_json()["counts"]["c"] == {"not comparable": 1}
 
 
+def test_a_verdict_over_results_that_warnings_speak_against_names_them() -> None:
+    outputs = {("a", "t"): right(0, 100), ("b", "t"): right(0, 150), ("c", "t"): right(0, 150)}
+    doubts = {
+        ("a", "t"): {"warnings": ("identical_responses", "samples_missing")},
+        ("b", "t"): {"warnings": ("score_moved", "identical_responses")},
+    }
+    found = compared(outputs, doubts)
+    assert only(found).verdict is Verdict.BETTER
+    assert only(found).flagged == ("identical_responses", "score_moved")
+    assert only(found, "c").flagged == ("identical_responses",)
+    assert only(compared(outputs)).flagged == ()
+
+
 def test_equal_models_are_told_apart_on_any_task_in_no_more_than_one_comparison_of_twenty() -> None:
     """The familywise error over eight tasks, which Holm's correction bounds."""
     random = np.random.default_rng(1)

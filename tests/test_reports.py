@@ -67,6 +67,12 @@ def test_the_csv_of_a_comparison_holds_every_difference() -> None:
         "better", "no difference shown", "not comparable", "worse", "no result",
     ]  # fmt: skip
     assert found[4]["difference"] == ""
+    assert [record["flagged"] for record in found] == ["", "", "", "score_moved", ""]
+
+
+def test_a_verdict_names_what_speaks_against_the_results() -> None:
+    verdicts = [row[-1].text for row in comparison_sheet(values.comparison()).rows]
+    assert (verdicts[0], verdicts[3]) == ("better", "worse; flagged: score moved")
 
 
 def unescaped_pipes(line: str) -> int:

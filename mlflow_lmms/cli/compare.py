@@ -77,6 +77,8 @@ def _cells(told: dict[str, Any]) -> tuple[Text, ...]:
         verdict.append(f": {told['reason']}", style="dim")
     elif told["verdict"] == "no difference shown" and told["needed"]:
         verdict.append(f"; {told['needed']:,} documents would settle it", style="dim")
+    if told["flagged"]:
+        verdict.append(f"; flagged: {', '.join(told['flagged']).replace('_', ' ')}", style="yellow")
     return Text(_number(told["value"])), difference, Text(adjusted), Text(flips), Text(_number(told["n"])), verdict
 
 

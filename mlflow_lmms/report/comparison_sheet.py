@@ -43,12 +43,14 @@ def remarks(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def verdict_words(told: Mapping[str, Any]) -> str:
-    """The verdict with its reason, or with what would settle it."""
+    """The verdict with its reason or with what would settle it, and what speaks against one of the results."""
     words = str(told["verdict"])
     if told["reason"]:
-        return f"{words}: {told['reason']}"
-    if words == "no difference shown" and told["needed"]:
-        return f"{words}; {told['needed']:,} documents would settle it"
+        words = f"{words}: {told['reason']}"
+    elif words == "no difference shown" and told["needed"]:
+        words = f"{words}; {told['needed']:,} documents would settle it"
+    if told["flagged"]:
+        words = f"{words}; flagged: {', '.join(told['flagged']).replace('_', ' ')}"
     return words
 
 

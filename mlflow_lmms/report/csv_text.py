@@ -30,7 +30,7 @@ _BOARD = (
 )
 _DIFFERENCE = (
     "value", "difference", "low", "high", "gain", "p_value", "adjusted", "wins", "losses", "ties", "n", "detectable",
-    "needed", "method", "verdict", "reason",
+    "needed", "method", "verdict", "reason", "flagged",
 )  # fmt: skip
 _COMPARISON = ("task", "metric", "filter", "higher_is_better", "baseline", "run_id", "model", *_DIFFERENCE)
 
@@ -50,6 +50,7 @@ def comparison_csv(found: Mapping[str, Any]) -> str:
             "run_id": run_id,
             "model": found["models"][run_id],
             **{key: told[key] for key in _DIFFERENCE},
+            "flagged": " ".join(told["flagged"] or ()),
         }
         for task in found["tasks"]
         for run_id, told in task["candidates"].items()
