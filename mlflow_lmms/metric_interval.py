@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from mlflow_lmms.analysis.estimates import Mean
 from mlflow_lmms.analysis.mean_interval import Interval, clustered_interval, interval_from_moments
 from mlflow_lmms.task_result import MetricResult, SliceResult
 
@@ -15,7 +16,7 @@ def metric_interval(metric: MetricResult) -> Interval | None:
     """The interval of a metric's value, in its units.
 
     The runner's bootstrap for a metric of all samples together; for a mean the clustered interval where its documents
-    come in clusters, else Wilson's for 0/1 scores and Student's t for others.
+    come in clusters, else Wilson's for 0/1 scores and Student's t for others, unless they are all equal.
     """
     if metric.low is not None and metric.high is not None:
         return Interval(metric.low, metric.high, metric.method or "bootstrap")
@@ -28,7 +29,7 @@ def metric_interval(metric: MetricResult) -> Interval | None:
         if metric.clustered_stderr == 0 and metric.binary:  # all alike: other clusters may not be
             return _scaled(interval_from_moments(metric.clusters, mean, None, binary=True), metric.factor)
         return _scaled(clustered_interval(mean, metric.clustered_stderr, metric.clusters), metric.factor)
-    return _scaled(interval_from_moments(metric.n, mean, _deviation(metric), metric.binary), metric.factor)
+    return _of_mean(metric, metric.n, mean, _deviation(metric))
 
 
 def slice_interval(piece: SliceResult, metric: MetricResult) -> Interval | None:
@@ -38,7 +39,18 @@ def slice_interval(piece: SliceResult, metric: MetricResult) -> Interval | None:
     if metric.factor is None:
         return None
     mean = piece.score / metric.factor
-    return _scaled(interval_from_moments(piece.n, mean, piece.sd, metric.binary), metric.factor)
+    return _of_mean(metric, piece.n, mean, piece.sd)
+
+
+def _of_mean(metric: MetricResult, n: int, mean: float, deviation: float | None) -> Interval | None:
+    """Scores that are all equal leave room for what so many did not show; without a known scale nothing is told."""
+    factor = metric.factor or 1.0
+    if metric.binary or deviation is None or deviation > 1e-12 * max(1.0, abs(mean)):
+        return _scaled(interval_from_moments(n, mean, deviation, metric.binary), factor)
+    if n < 2 or metric.scale.high is None:
+        return None
+    low, high = Mean(mean, 0.0, n, min(0.0, mean), max(metric.scale.high / factor, mean)).interval()
+    return _scaled(Interval(low, high, "clopper-pearson bound of equal scores"), factor)
 
 
 def _deviation(metric: MetricResult) -> float | None:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from mlflow_lmms.analysis.mean_interval import mean_interval
 from mlflow_lmms.metric_interval import metric_interval, slice_interval
-from mlflow_lmms.task_result import MetricResult, SliceResult
+from mlflow_lmms.task_result import MetricResult, Scale, SliceResult
 
 BINARY = np.array([1.0] * 30 + [0.0] * 10)
 GRADED = np.linspace(0.2, 0.9, 25)
@@ -47,6 +47,18 @@ def test_none_right_and_all_right_end_at_the_scales_ends() -> None:
     assert none is not None and every is not None
     assert none.low == 0.0 < none.high
     assert every.low < 1.0 == every.high
+
+
+def test_scores_that_are_all_equal_leave_room_for_what_so_many_did_not_show() -> None:
+    every = metric(np.full(36, 100.0), scale={"high": 100.0})
+    found = metric_interval(every)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((100 * stats.beta.ppf(0.025, 36, 1), 100.0)), (
+        "as of 36 right of 36"
+    )
+    middle = metric_interval(metric(np.full(36, 0.5), 100.0, scale={"high": 100.0}))
+    assert middle is not None and middle.low < 50.0 < middle.high
+    assert metric_interval(every.model_copy(update={"scale": Scale()})) is None, "nothing bounds what was not seen"
 
 
 def test_clusters_cost_degrees_of_freedom() -> None:
