@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import pytest
-import requests
+from app_client import talk_to
 from evaluation_world import Seeded
 from flask.testing import FlaskClient
 
@@ -32,25 +32,10 @@ def get(visitor: FlaskClient, path: str, status: int = 200) -> dict[str, Any]:
     return content
 
 
-class Over:
-    """The client's HTTP, through the app under test."""
-
-    def __init__(self, visitor: FlaskClient) -> None:
-        self.visitor = visitor
-
-    def request(self, method: str, url: str, *, params: Any, json: Any, headers: Any, timeout: Any) -> Any:
-        path = url.removeprefix("http://server")
-        answer = self.visitor.open(path, method=method, query_string=params, json=json, headers=headers)
-        made = requests.Response()
-        made.status_code, made._content = answer.status_code, answer.data
-        return made
-
-
 @pytest.fixture
 def command_line(visitor: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands talk to the app under test."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    monkeypatch.setattr("mlflow_lmms.http.requests.Session", lambda: Over(visitor))
+    talk_to(visitor, monkeypatch)
 
 
 def test_slices_of_a_run_and_of_two(seeded: Seeded, visitor: FlaskClient) -> None:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 import requests
+from app_client import talk_to
 from evaluation_world import Seeded
 from flask.testing import FlaskClient
 from mlflow import MlflowClient
@@ -27,20 +28,6 @@ SUITE = {
 }
 
 
-class Over:
-    """The client's HTTP, through the app under test."""
-
-    def __init__(self, visitor: FlaskClient) -> None:
-        self.visitor = visitor
-
-    def request(self, method: str, url: str, *, params: Any, json: Any, headers: Any, timeout: Any) -> Any:
-        path = url.removeprefix("http://server")
-        answer = self.visitor.open(path, method=method, query_string=params, json=json, headers=headers)
-        made = requests.Response()
-        made.status_code, made._content = answer.status_code, answer.data
-        return made
-
-
 @pytest.fixture
 def visitor(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
     """Somebody who gates where there is a suite and a champion; commands talk to the same app."""
@@ -48,8 +35,7 @@ def visitor(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskCl
     client.set_registered_model_alias("centroid", "champion", "1")
     found = seeded.world.app().test_client()
     assert found.put(f"{API}/suites/release", json={"suite": SUITE}).status_code == 201
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    monkeypatch.setattr("mlflow_lmms.http.requests.Session", lambda: Over(found))
+    talk_to(found, monkeypatch)
     yield found
     client.delete_registered_model_alias("centroid", "champion")
     for name in ("centroid", "k-nn"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import requests
+from app_client import talk_to
 from evaluation_world import Seeded
 from flask.testing import FlaskClient
 from mlflow_process import ADMIN, ALICE, BOB, MlflowProcess
@@ -304,25 +305,10 @@ def test_settings_of_runs_are_laid_side_by_side(visitor: FlaskClient, pair: tupl
     get(visitor, f"/comparison/config?run={one}&run={'0' * 32}", 404)
 
 
-class Over:
-    """The client's HTTP, through the app under test."""
-
-    def __init__(self, visitor: FlaskClient) -> None:
-        self.visitor = visitor
-
-    def request(self, method: str, url: str, *, params: Any, json: Any, headers: Any, timeout: Any) -> Any:
-        path = url.removeprefix("http://server")
-        answer = self.visitor.open(path, method=method, query_string=params, json=json, headers=headers)
-        made = requests.Response()
-        made.status_code, made._content = answer.status_code, answer.data
-        return made
-
-
 @pytest.fixture
 def said(visitor: FlaskClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs a command against the app under test and returns what it printed."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    monkeypatch.setattr("mlflow_lmms.http.requests.Session", lambda: Over(visitor))
+    talk_to(visitor, monkeypatch)
 
     def speak(*words: str, code: int = 0) -> str:
         assert run(list(words)) == code, capsys.readouterr()
