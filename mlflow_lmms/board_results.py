@@ -43,7 +43,7 @@ class BoardResults:
 
     def __init__(self, rows: BoardRows) -> None:
         self._rows = rows
-        self._cells: RecentlyUsed[Place, tuple[str, list[Kept]]] = RecentlyUsed(_COLUMNS_KEPT)
+        self._cells: RecentlyUsed[tuple[Place, bool], tuple[str, list[Kept]]] = RecentlyUsed(_COLUMNS_KEPT)
         self._chosen: RecentlyUsed[Hashable, TaskResults] = RecentlyUsed(_COLUMNS_KEPT)
 
     def results(self, query: BoardQuery, narrowing: Narrowing, revisions: Mapping[Place, str]) -> list[TaskResults]:
@@ -67,10 +67,11 @@ class BoardResults:
 
     def _current(self, query: BoardQuery, stale: Mapping[str, Revision]) -> dict[str, list[Score]]:
         wanted = dict(pair for revision in stale.values() for pair in revision)
-        kept = {place: self._cells.get(place) for place in wanted}
+        best = query.result == "best"
+        kept = {place: self._cells.get((place, best)) for place in wanted}
         changed = [place for place, found in kept.items() if found is None or found[0] != wanted[place]]
-        for place, cells in self._rows.cells(changed).items():
-            kept[place] = self._cells.put(place, (wanted[place], cells))
+        for place, cells in self._rows.cells(changed, best=best).items():
+            kept[place] = self._cells.put((place, best), (wanted[place], cells))
         found: dict[str, list[Score]] = defaultdict(list)
         for place, told in kept.items():
             found[place.task] += [cell.score for cell in (told[1] if told else ()) if _asked(cell, query)]

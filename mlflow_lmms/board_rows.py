@@ -57,8 +57,8 @@ class BoardRows:
             if tasks is None or task in tasks
         }
 
-    def cells(self, places: Collection[Place]) -> dict[Place, list[Kept]]:
-        """The kept cells of these columns."""
+    def cells(self, places: Collection[Place], *, best: bool = False) -> dict[Place, list[Kept]]:
+        """The latest results that are kept of these columns; with `best` those that may be the best, too."""
         row = BoardCellRow
         found: dict[Place, list[Kept]] = {place: [] for place in places}
         with self._engine.connect() as connection:
@@ -68,6 +68,8 @@ class BoardRows:
                     query = select(*score_columns(row), row.latest, row.best).where(
                         row.experiment_id == experiment_id, row.task.in_(some)
                     )
+                    if not best:
+                        query = query.where(row.latest)
                     for told in connection.execute(query):
                         score = score_of(told)
                         found[Place(experiment_id, score.task)].append(Kept(score, *told[len(FIELDS) :]))
