@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from mlflow_lmms.errors import InvalidRequestError
+from mlflow_lmms.problems import problems
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 _DAY_S = 86_400
@@ -143,10 +144,7 @@ class BoardQuery(BaseModel):
         try:
             return BoardQuery.model_validate(content)
         except ValidationError as error:
-            problems = (
-                f"{'.'.join(map(str, item['loc'])) or 'board'}: {item['msg']}" for item in error.errors()[:20]
-            )
-            raise InvalidRequestError("; ".join(problems)) from None
+            raise InvalidRequestError(problems(error, "board")) from None
 
     @staticmethod
     def from_arguments(arguments: Mapping[str, Sequence[str]]) -> BoardQuery:

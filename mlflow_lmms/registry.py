@@ -27,7 +27,7 @@ from mlflow_lmms.work_order import ResolvedModel
 EXPERIMENT = "lmms-models"
 _DESCRIPTION = "lmms_model.json"
 _LABEL_LIMIT = 200
-_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[A-Za-z0-9_\-]+))")
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]{1,9})|@(?P<alias>[A-Za-z0-9_\-]+))")
 
 
 class ModelTag:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from mlflow_lmms.board_query import BoardQuery
 from mlflow_lmms.comparison import TaskComparison, Verdict, compare_with_baseline
 from mlflow_lmms.errors import InvalidRequestError, NotFoundError
+from mlflow_lmms.problems import problems
 from mlflow_lmms.request import TaskName
 from mlflow_lmms.score import Score, Vectors
 
@@ -128,8 +129,7 @@ def parse_view(content: Any) -> View:
     try:
         return _VIEW.validate_python(content)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'view'}: {item['msg']}" for item in error.errors()[:20])
-        raise InvalidRequestError("; ".join(problems)) from None
+        raise InvalidRequestError(problems(error, "view")) from None
 
 
 def view_json(view: View) -> dict[str, Any]:

@@ -80,6 +80,8 @@ def test_a_trend_and_changes(seeded: Seeded, visitor: FlaskClient) -> None:
         ("/changes", 400, "since"),
         ("/changes?since=9&until=1", 400, "before until"),
         ("/changes?since=x", 400, "unix seconds"),
+        ("/changes?since=1&until=inf", 400, "until: expected a time in unix seconds, got 'inf'"),
+        ("/leaderboard?tag=x", 400, "board: tag: expected key=value, got 'x'"),
     ],
 )
 def test_what_trends_are_asked_for_is_checked(visitor: FlaskClient, path: str, status: int, words: str) -> None:

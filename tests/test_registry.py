@@ -123,6 +123,8 @@ def test_what_is_not_there_is_answered_with_what_is(client: MlflowClient) -> Non
         register_model(client, "ten", ModelDescription(adapter="dummy"))
     with pytest.raises(NotFoundError, match="'ten' has the versions 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"):
         find_version(client, "models:/ten/11")
+    with pytest.raises(InvalidRequestError, match="expected models:/NAME/VERSION"):
+        find_version(client, f"models:/ten/{'9' * 20}")
     with pytest.raises(NotFoundError, match="'ten' has the versions"):
         find_version(client, "models:/ten@nobody")
     with pytest.raises(NotFoundError, match=r"it holds .*ten"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
 
 from mlflow_lmms.errors import InvalidRequestError
+from mlflow_lmms.problems import problems
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -37,8 +39,7 @@ def parse_body(model: type[Body]) -> Body:
     try:
         return model.model_validate(json_object())
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors())
-        raise InvalidRequestError("; ".join(problems)) from None
+        raise InvalidRequestError(problems(error, "body")) from None
 
 
 def whole_number(name: str, default: int, low: int, high: int) -> int:
@@ -59,15 +60,18 @@ def seconds(name: str) -> float | None:
     """A time in unix seconds of the query string, None where it is not given.
 
     Raises:
-        InvalidRequestError: it is no number.
+        InvalidRequestError: it is no number, or none that a clock shows.
     """
     text = request.args.get(name)
     if text is None or text == "":
         return None
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise InvalidRequestError(f"{name}: expected a time in unix seconds, got {text[:80]!r}") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise InvalidRequestError(f"{name}: expected a time in unix seconds, got {text[:80]!r}")
+    return found
 
 
 def switch(name: str) -> bool:

@@ -110,7 +110,7 @@ def _document(run_id: str, task: str, sample: int) -> str | None:
 def _run_ids() -> list[str]:
     run_ids = list(dict.fromkeys(request.args.getlist("run")))
     if len(run_ids) > _MOST_RUNS or any(not run_id or len(run_id) > 64 or "\x00" in run_id for run_id in run_ids):
-        raise InvalidRequestError(f"run: expected at most {_MOST_RUNS} ids of runs, got {len(run_ids)}")
+        raise InvalidRequestError(f"run: expected ids of runs, at most {_MOST_RUNS}, got {len(run_ids)}")
     return run_ids
 
 
