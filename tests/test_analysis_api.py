@@ -6,15 +6,19 @@ import csv
 import io
 import json
 import re
+import time
 from typing import Any
 
 import pytest
+import requests
 from app_client import talk_to
 from evaluation_world import Seeded
 from flask.testing import FlaskClient
+from mlflow_process import ADMIN, ALICE, BOB, MlflowProcess
 
 import mlflow_lmms
 from mlflow_lmms.cli.main import run
+from mlflow_lmms.names import MetricName, Tag
 
 API = "/lmms/api/v1"
 
@@ -139,3 +143,55 @@ def test_slices_and_trends_come_in_every_form(seeded: Seeded, capsys: pytest.Cap
         assert list(table[0]) == list(frame.columns)
         assert said(*asked, "--format", "markdown").startswith("## ")
         assert r"\begin{tabular}" in said(*asked, "--format", "latex")
+
+
+def scored_run(server: MlflowProcess, experiment: str, model: str) -> tuple[str, str]:
+    """An experiment with a finished run that some program gave a result of the task ``secret_task``."""
+    experiment_id, run_id = server.new_run(experiment)
+    task, now = "secret_task", int(time.time() * 1000)
+    name = MetricName(task, "acc")
+    values = {str(name): 0.5, str(name.of("n")): 50.0, str(name.of("ci_low")): 0.4, str(name.of("ci_high")): 0.6}
+    primary = {"metric": "acc", "filter": "none", "higher_is_better": True, "recorded_at": now / 1000}
+    tags = {Tag.MODEL: model, Tag.STATE: "finished", Tag.TASKS: task, Tag.primary(task): json.dumps(primary)}
+    batch = {
+        "run_id": run_id,
+        "metrics": [{"key": key, "value": value, "timestamp": now, "step": 0} for key, value in values.items()],
+        "tags": [{"key": str(key), "value": value} for key, value in tags.items()],
+    }
+    for path, body in (
+        ("/api/2.0/mlflow/runs/log-batch", batch),
+        ("/api/2.0/mlflow/runs/update", {"run_id": run_id, "status": "FINISHED"}),
+        (f"{API}/runs/{run_id}/index", {}),
+    ):
+        requests.post(f"{server.url}{path}", json=body, auth=ADMIN, timeout=30).raise_for_status()
+    return experiment_id, run_id
+
+
+def test_nothing_of_hidden_runs_is_told_by_any_analysis(auth_server: MlflowProcess) -> None:
+    hidden, first = scored_run(auth_server, "analysed and hidden", "hidden-model")
+    other, second = scored_run(auth_server, "analysed and hidden, too", "hidden-model")
+    for experiment in (hidden, other):
+        auth_server.permit(experiment, ALICE, "READ")
+        auth_server.permit(experiment, BOB, "DENY")
+
+    def ask(user: tuple[str, str] | None, path: str) -> requests.Response:
+        return requests.get(f"{auth_server.url}{API}{path}", auth=user, timeout=30)
+
+    lists = ("/leaderboard", f"/leaderboard?experiment={hidden}", "/leaderboard?costs=1&tag=a=b", "/changes?since=1")
+    for path in lists:
+        assert "hidden-model" not in ask(BOB, path).text and "secret_task" not in ask(BOB, path).text
+    assert all("hidden-model" in ask(ALICE, path).text for path in (lists[0], lists[1], lists[3]))
+    for path in (
+        "/trend?model=hidden-model",
+        f"/slices?run={first}",
+        f"/slices?run={first}&against={second}",
+        f"/comparison?run={first}&run={second}",
+        f"/comparability?first={first}&second={second}",
+        f"/comparison/flips?baseline={first}&candidate={second}&task=secret_task",
+        f"/comparison/config?run={first}&run={second}",
+    ):
+        assert ask(None, path).status_code == 401
+        refused = ask(BOB, path)
+        assert refused.status_code == 404 and "may not" in refused.text, path
+    assert ask(ALICE, "/trend?model=hidden-model").json()["tasks"][0]["task"] == "secret_task"
+    assert ask(ALICE, f"/comparison?run={first}&run={second}").status_code == 200
