@@ -38,7 +38,8 @@ from worker.process_tree import kill_all, processes_of
 from worker.spool import Spool, jobs_with_results, tidy
 from worker.stop_request import StopFlag, StopReason
 
-RUN = "cd34" * 8
+#: Its own for each process of tests: processes are found, and killed, by the run that they work on.
+RUN = f"{os.getpid():08x}{'cd34' * 6}"
 SECRET = "tops3cret-value"
 
 

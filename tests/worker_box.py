@@ -19,7 +19,8 @@ from mlflow_lmms.evaluation_queue import EvaluationQueue, Lease, job_id
 from mlflow_lmms.queue_keys import BoxReport, GpuReport, box_key
 
 COMMAND = Path(sys.executable).with_name("mlflow-lmms")
-RUN = "ef56" * 8
+#: Its own for each process of tests: processes are found, and killed, by the run that they work on.
+RUN = f"{os.getpid():08x}{'ef56' * 6}"
 
 
 def wait_for(true: Callable[[], object], seconds: float = 40.0) -> None:
